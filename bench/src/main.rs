@@ -1,0 +1,3 @@
+//! `sluice-bench`: what a packet costs, beside its limits.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The control side of Sluice: configuration, the kernel's addresses and routes, the director and its commands.

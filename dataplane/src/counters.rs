@@ -1,0 +1,180 @@
+//! Counters: one writer (a worker), any number of readers; every drop has a reason and every reason a counter.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter with a single writer: a plain load and store, no locked instruction.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to it. Only the owning worker may call this.
+    #[inline]
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Its value, from any thread.
+    pub fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Declares an enum of things that are counted, with the names that metrics use and what each means.
+macro_rules! counted {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident = $text:literal, $doc:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $doc] $variant,)* }
+
+        impl $name {
+            /// All of them, in the order of their counters.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name in `status`, metrics and replay results.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What it means, for people.
+            pub const fn describe(self) -> &'static str {
+                match self { $(Self::$variant => $doc,)* }
+            }
+        }
+    };
+}
+
+counted! {
+    /// Why a worker dropped a frame.
+    Drop {
+        Truncated = "truncated", "shorter than its headers say";
+        BadEthernet = "bad_ethernet", "neither IPv4 nor IPv6, or more than two VLAN tags";
+        BadIpHeader = "bad_ip_header", "an IP header with a wrong version, length or checksum";
+        BadExtension = "bad_extension", "an IPv6 extension header that does not end, or too many of them";
+        BadTransport = "bad_transport", "a transport header with an impossible length";
+        BadChecksum = "bad_checksum", "a wrong transport checksum on a port with `checksum full`";
+        UnhandledProtocol = "unhandled_protocol", "a transport that services do not balance";
+        FragmentUnknown = "fragment_unknown", "a later fragment whose first was not seen";
+        FragmentTableFull = "fragment_table_full", "a first fragment that found no place to be remembered";
+        NotForUs = "not_for_us", "matches no flow and no service, and the kernel port may not have it";
+        NoFlow = "no_flow", "a segment that opens no connection and belongs to none; answered by a reset";
+        NoFlowLimited = "no_flow_limited", "as no_flow, with the limit on resets reached";
+        NoDestination = "no_destination", "the service has no server that takes connections";
+        DestinationGone = "destination_gone", "the flow's server was removed (as IPVS: silent until the flow ends)";
+        TableFull = "table_full", "the flow table has no room for a new flow";
+        ReverseTaken = "reverse_taken", "every server tried already has a flow with the same client address and port";
+        InsertContended = "insert_contended", "another worker was inserting the same flow for too long";
+        TtlExceeded = "ttl_exceeded", "TTL or hop limit ran out; answered by ICMP within the limit";
+        TooBig = "too_big", "larger than the way to the server; answered by ICMP within the limit";
+        NoRoute = "no_route", "no route to where it should go";
+        NoNeighbour = "no_neighbour", "the next hop's Ethernet address is not known yet";
+        NoHeadroom = "no_headroom", "no room in the frame for an outer header";
+        IcmpUnrelated = "icmp_unrelated", "an ICMP error about a packet of no flow";
+        IcmpTruncated = "icmp_truncated", "an ICMP error that holds too little of the packet it is about";
+        KernelLimited = "kernel_limited", "over the rate that goes to the kernel port";
+        KernelAbsent = "kernel_absent", "meant for the kernel, and there is no kernel port";
+        PortFull = "port_full", "the port's transmit ring was full";
+    }
+}
+
+counted! {
+    /// What else a worker counts.
+    Event {
+        Forwarded = "forwarded", "frames sent on their way";
+        ToKernel = "to_kernel", "frames given to the kernel by the kernel port";
+        FlowCreated = "flow_created", "flows inserted";
+        FlowAdopted = "flow_adopted", "flows that another worker had inserted first";
+        FlowExpired = "flow_expired", "flows that ended by their timer";
+        FlowEvicted = "flow_evicted", "embryonic flows ended early because the table was nearly full";
+        FlowReused = "flow_reused", "flows ended by a new SYN of the same client port";
+        ResetSent = "reset_sent", "TCP resets sent for segments of no flow";
+        IcmpSent = "icmp_sent", "ICMP errors sent";
+        IcmpTranslated = "icmp_translated", "ICMP errors of others that were translated and passed on";
+        IcmpSuppressed = "icmp_suppressed", "ICMP errors not sent because of the rate limit";
+        ChecksumCompleted = "checksum_completed", "partial checksums completed on a port with `checksum full`";
+        RouteRefreshed = "route_refreshed", "flows that looked their way to the client up again after a route change";
+    }
+}
+
+/// Frames and bytes, one direction.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: Counter,
+    /// Bytes, with Ethernet header, without preamble and FCS.
+    pub bytes: Counter,
+}
+
+impl Traffic {
+    /// Counts one frame.
+    #[inline]
+    pub fn count(&self, bytes: usize) {
+        self.packets.add(1);
+        self.bytes.add(bytes as u64);
+    }
+}
+
+/// One port's traffic, seen by one worker.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    /// Received from the port.
+    pub received: Traffic,
+    /// Sent by the port.
+    pub sent: Traffic,
+}
+
+/// All counters of one worker, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct WorkerCounters {
+    drops: [Counter; Drop::ALL.len()],
+    events: [Counter; Event::ALL.len()],
+    ports: Box<[PortCounters]>,
+}
+
+impl WorkerCounters {
+    /// Zeroed counters for a worker with `ports` ports.
+    pub fn new(ports: usize) -> Self {
+        Self {
+            drops: std::array::from_fn(|_| Counter::default()),
+            events: std::array::from_fn(|_| Counter::default()),
+            ports: (0..ports).map(|_| PortCounters::default()).collect(),
+        }
+    }
+
+    /// The counter of a drop reason.
+    #[inline]
+    pub fn drop(&self, reason: Drop) -> &Counter {
+        &self.drops[reason as usize]
+    }
+
+    /// The counter of an event.
+    #[inline]
+    pub fn event(&self, event: Event) -> &Counter {
+        &self.events[event as usize]
+    }
+
+    /// The counters of each port, by index.
+    #[inline]
+    pub fn ports(&self) -> &[PortCounters] {
+        &self.ports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_counter_and_a_name_of_its_own() {
+        let counters = WorkerCounters::new(1);
+        for (n, reason) in Drop::ALL.iter().enumerate() {
+            counters.drop(*reason).add(n as u64 + 1);
+        }
+        for (n, reason) in Drop::ALL.iter().enumerate() {
+            assert_eq!(counters.drop(*reason).read(), n as u64 + 1);
+        }
+        let names: std::collections::HashSet<_> = Drop::ALL.iter().map(|d| d.name()).collect();
+        assert_eq!(names.len(), Drop::ALL.len());
+    }
+}

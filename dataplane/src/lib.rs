@@ -1,0 +1,10 @@
+//! The packet path of Sluice: frames come in by [`port`]s, are steered by one XDP program, belong to flows of
+//! services, and leave rewritten towards a real server or a client.
+//!
+//! The crate knows nothing of configuration files, sockets APIs, async or VRRP.
+
+pub mod clock;
+pub mod counters;
+pub mod ident;
+pub mod port;
+mod sys;

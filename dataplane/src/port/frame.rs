@@ -1,0 +1,144 @@
+//! A frame: the right to use one chunk of a worker's packet memory.
+//!
+//! The token is not `Copy`: a frame has one owner. It holds offsets only, so the pool checks every access.
+
+/// One packet buffer: its chunk in the pool, and where in the chunk the packet lies.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Frame {
+    chunk: u32,
+    head: u16,
+    len: u16,
+}
+
+impl Frame {
+    /// A frame for chunk number `chunk` whose packet begins `head` bytes into it and has `len` bytes.
+    /// Only ports make frames.
+    pub(crate) const fn new(chunk: u32, head: u16, len: u16) -> Self {
+        Self { chunk, head, len }
+    }
+
+    /// The chunk's number in its pool.
+    pub const fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// Offset of the packet in the chunk, in bytes: the room before it.
+    pub const fn head(&self) -> usize {
+        self.head as usize
+    }
+
+    /// Length of the packet in bytes.
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether the packet has no bytes.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Makes `bytes` of the headroom part of the packet, for a header in front. False (and unchanged) when there is
+    /// not so much room.
+    #[must_use]
+    pub const fn grow_front(&mut self, bytes: usize) -> bool {
+        if bytes > self.head as usize {
+            return false;
+        }
+        self.head -= bytes as u16;
+        self.len += bytes as u16;
+        true
+    }
+
+    /// Takes `bytes` off the packet's front, at most its length.
+    pub const fn shrink_front(&mut self, bytes: usize) {
+        let bytes = if bytes > self.len as usize { self.len } else { bytes as u16 };
+        self.head += bytes;
+        self.len -= bytes;
+    }
+
+    /// Sets the packet's length. The pool cuts it to what the chunk holds.
+    pub const fn set_len(&mut self, len: usize) {
+        self.len = if len > u16::MAX as usize { u16::MAX } else { len as u16 };
+    }
+}
+
+/// Chunks of plain memory and the list of free ones: the pool behind the memory and pcap ports.
+#[derive(Debug)]
+pub struct FramePool {
+    memory: Box<[u8]>,
+    chunk: usize,
+    free: Vec<u32>,
+}
+
+impl FramePool {
+    /// Room in front of each packet, as AF_XDP leaves it (XDP_PACKET_HEADROOM).
+    pub const HEADROOM: u16 = 256;
+
+    /// A pool of `frames` chunks of `chunk` bytes each.
+    pub fn new(frames: u32, chunk: usize) -> Self {
+        Self { memory: vec![0; frames as usize * chunk].into_boxed_slice(), chunk, free: (0..frames).rev().collect() }
+    }
+
+    /// Free chunks.
+    pub fn available(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Bytes that a packet may have.
+    pub fn capacity(&self) -> usize {
+        self.chunk - Self::HEADROOM as usize
+    }
+
+    /// Takes a chunk, with an empty packet in it.
+    pub fn allocate(&mut self) -> Option<Frame> {
+        self.free.pop().map(|chunk| Frame::new(chunk, Self::HEADROOM, 0))
+    }
+
+    /// Puts a chunk back.
+    pub fn free(&mut self, frame: Frame) {
+        let Frame { chunk, .. } = frame;
+        self.free.push(chunk);
+    }
+
+    /// The packet's bytes.
+    #[inline]
+    pub fn bytes(&self, frame: &Frame) -> &[u8] {
+        let (start, end) = self.range(frame);
+        self.memory.get(start..end).unwrap_or_default()
+    }
+
+    /// The packet's bytes, to edit.
+    #[inline]
+    pub fn bytes_mut(&mut self, frame: &Frame) -> &mut [u8] {
+        let (start, end) = self.range(frame);
+        self.memory.get_mut(start..end).unwrap_or_default()
+    }
+
+    #[inline]
+    fn range(&self, frame: &Frame) -> (usize, usize) {
+        let base = frame.chunk as usize * self.chunk;
+        let start = base + frame.head();
+        (start, (start + frame.len()).min(base + self.chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headroom_is_used_and_given_back() {
+        let mut pool = FramePool::new(2, 2048);
+        let mut frame = pool.allocate().unwrap();
+        frame.set_len(100);
+        assert!(frame.grow_front(256));
+        assert!(!frame.grow_front(1));
+        assert_eq!(pool.bytes(&frame).len(), 356);
+        frame.shrink_front(1000);
+        assert!(frame.is_empty());
+        frame.set_len(9000);
+        assert!(pool.bytes_mut(&frame).len() <= 2048);
+        pool.free(frame);
+        assert_eq!(pool.available(), 2);
+    }
+}
