@@ -58,7 +58,7 @@ counted! {
         FragmentTableFull = "fragment_table_full", "a first fragment that found no place to be remembered";
         NotForUs = "not_for_us", "matches no flow and no service, and the kernel port may not have it";
         NoFlow = "no_flow", "a segment that opens no connection and belongs to none; answered by a reset";
-        NoFlowLimited = "no_flow_limited", "as no_flow, with the limit on resets reached";
+        NoFlowLimited = "no_flow_limited", "as `no_flow`, with the limit on resets reached";
         NoDestination = "no_destination", "the service has no server that takes connections";
         DestinationGone = "destination_gone", "the flow's server was removed (as IPVS: silent until the flow ends)";
         TableFull = "table_full", "the flow table has no room for a new flow";

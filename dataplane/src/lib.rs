@@ -6,5 +6,10 @@
 pub mod clock;
 pub mod counters;
 pub mod ident;
+pub mod next_hop;
 pub mod port;
+pub mod sched;
+pub mod service;
+pub mod snapshot;
+pub mod state;
 mod sys;

@@ -71,7 +71,7 @@ pub struct FramePool {
 }
 
 impl FramePool {
-    /// Room in front of each packet, as AF_XDP leaves it (XDP_PACKET_HEADROOM).
+    /// Room in front of each packet, as AF_XDP leaves it (`XDP_PACKET_HEADROOM`).
     pub const HEADROOM: u16 = 256;
 
     /// A pool of `frames` chunks of `chunk` bytes each.

@@ -1,0 +1,245 @@
+//! Where frames leave: routes, neighbours and the Ethernet headers they come to, as one immutable table.
+//!
+//! Control builds it from netlink (or from a replay topology) and swaps it whole. Flows remember a [`HopIndex`] with
+//! the table's generation, so a change reaches established flows at their next packet.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+
+use crate::ident::{MacAddr, PortIndex};
+use crate::service::DestinationSlot;
+
+/// Position of a hop in its [`NextHops`], below 65536.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HopIndex(pub u16);
+
+/// The Ethernet header in front of a frame without its EtherType: addresses, then 0 to 2 VLAN tags. 12 to 20 bytes.
+pub type LinkHeader = ArrayVec<u8, 20>;
+
+/// A link that routes lead out of, as the kernel numbers it (ifindex); in a replay, the order of its lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Link(pub u32);
+
+/// The way out by one link: its port, with the tags and source address that frames get there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The port.
+    pub port: PortIndex,
+    /// Our Ethernet address there.
+    pub source: MacAddr,
+    /// VLAN tags (TPID and TCI, network byte order), outermost first.
+    pub tags: ArrayVec<[u8; 4], 2>,
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+}
+
+impl Egress {
+    /// The link header of frames to `destination`.
+    pub fn link_header(&self, destination: MacAddr) -> LinkHeader {
+        let mut header = LinkHeader::new();
+        header.extend(destination.0.into_iter().chain(self.source.0));
+        header.extend(self.tags.iter().flatten().copied());
+        header
+    }
+}
+
+/// A way to an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// A neighbour (gateway or host) whose Ethernet address is known.
+    Neighbour {
+        /// The port.
+        port: PortIndex,
+        /// Address bytes and tags in front of every frame.
+        header: LinkHeader,
+        /// Largest IP packet, in bytes.
+        mtu: u16,
+    },
+    /// Directly connected, the Ethernet address not in the table: the flow's learnt one serves.
+    OnLink(Egress),
+    /// A gateway whose Ethernet address is not known (yet).
+    Unresolved(Egress),
+    /// An address of the director itself, or a way out of an interface that is no port: by the kernel port.
+    Kernel,
+    /// Told to drop (blackhole, prohibit, unreachable), or no route at all.
+    NoRoute,
+}
+
+impl Hop {
+    /// The hop to a neighbour of known address.
+    pub fn neighbour(egress: &Egress, address: MacAddr) -> Self {
+        Self::Neighbour { port: egress.port, header: egress.link_header(address), mtu: egress.mtu }
+    }
+}
+
+/// What a prefix leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Via(HopIndex),
+    Connected(Link, HopIndex),
+}
+
+/// Routes and neighbours, compiled. Routes are looked up by longest prefix.
+#[derive(Debug)]
+pub struct NextHops {
+    generation: u16,
+    hops: Vec<Hop>,
+    routes_v4: PrefixMap<Ipv4Net, Route>,
+    routes_v6: PrefixMap<Ipv6Net, Route>,
+    neighbours: HashMap<(Link, IpAddr), HopIndex>,
+    destinations: Vec<HopIndex>,
+}
+
+/// No route: every table has it, at this index.
+const NO_ROUTE: HopIndex = HopIndex(0);
+
+impl NextHops {
+    /// Which table this is; flows compare it to know whether their hop is still right. Wraps.
+    pub const fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// The way to an address.
+    pub fn lookup(&self, to: IpAddr) -> HopIndex {
+        let route = match to {
+            IpAddr::V4(a) => self.routes_v4.get_lpm(&Ipv4Net::from(a)).map(|(_, r)| *r),
+            IpAddr::V6(a) => self.routes_v6.get_lpm(&Ipv6Net::from(a)).map(|(_, r)| *r),
+        };
+        match route {
+            None => NO_ROUTE,
+            Some(Route::Via(hop)) => hop,
+            Some(Route::Connected(link, unknown)) => self.neighbours.get(&(link, to)).copied().unwrap_or(unknown),
+        }
+    }
+
+    /// The hop at an index; a foreign index has no route.
+    #[inline]
+    pub fn hop(&self, index: HopIndex) -> &Hop {
+        self.hops.get(index.0 as usize).unwrap_or(&Hop::NoRoute)
+    }
+
+    /// The way to a destination (for TUN: to the tunnel's end).
+    #[inline]
+    pub fn destination(&self, slot: DestinationSlot) -> &Hop {
+        self.hop(self.destinations.get(slot.0 as usize).copied().unwrap_or(NO_ROUTE))
+    }
+}
+
+/// More hops than a [`HopIndex`] can number.
+#[derive(Debug, thiserror::Error)]
+#[error("more than 65535 neighbours and gateways")]
+pub struct TooManyHops;
+
+/// Builds a [`NextHops`].
+#[derive(Debug)]
+pub struct NextHopsBuilder {
+    table: NextHops,
+}
+
+impl NextHopsBuilder {
+    /// An empty table of the given generation.
+    pub fn new(generation: u16) -> Self {
+        Self {
+            table: NextHops {
+                generation,
+                hops: vec![Hop::NoRoute],
+                routes_v4: PrefixMap::new(),
+                routes_v6: PrefixMap::new(),
+                neighbours: HashMap::new(),
+                destinations: Vec::new(),
+            },
+        }
+    }
+
+    /// Adds a hop, to be referred to below.
+    ///
+    /// # Errors
+    /// [`TooManyHops`] past 65535.
+    pub fn hop(&mut self, hop: Hop) -> Result<HopIndex, TooManyHops> {
+        let index = u16::try_from(self.table.hops.len()).map_err(|_| TooManyHops)?;
+        self.table.hops.push(hop);
+        Ok(HopIndex(index))
+    }
+
+    /// A route through one hop. A later route for the same prefix replaces an earlier one.
+    pub fn route(&mut self, prefix: IpNet, via: HopIndex) {
+        self.insert(prefix, Route::Via(via));
+    }
+
+    /// A directly connected prefix; `unknown` (an [`Hop::OnLink`]) serves hosts with no [`NextHopsBuilder::neighbour`].
+    pub fn connected(&mut self, prefix: IpNet, link: Link, unknown: HopIndex) {
+        self.insert(prefix, Route::Connected(link, unknown));
+    }
+
+    /// A host of a directly connected prefix.
+    pub fn neighbour(&mut self, link: Link, address: IpAddr, hop: HopIndex) {
+        self.table.neighbours.insert((link, address), hop);
+    }
+
+    /// The way to a destination.
+    pub fn destination(&mut self, slot: DestinationSlot, hop: HopIndex) {
+        let at = slot.0 as usize;
+        if self.table.destinations.len() <= at {
+            self.table.destinations.resize(at + 1, NO_ROUTE);
+        }
+        self.table.destinations[at] = hop;
+    }
+
+    /// The way to an address by what was added so far.
+    pub fn lookup(&self, to: IpAddr) -> HopIndex {
+        self.table.lookup(to)
+    }
+
+    /// The finished table.
+    pub fn build(self) -> NextHops {
+        self.table
+    }
+
+    fn insert(&mut self, prefix: IpNet, route: Route) {
+        match prefix {
+            IpNet::V4(p) => drop(self.table.routes_v4.insert(p.trunc(), route)),
+            IpNet::V6(p) => drop(self.table.routes_v6.insert(p.trunc(), route)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn egress() -> Egress {
+        Egress { port: PortIndex(1), source: MacAddr([2, 0, 0, 0, 0, 1]), tags: ArrayVec::new(), mtu: 1500 }
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_and_neighbours_stand_before_the_unknown() {
+        let mut b = NextHopsBuilder::new(7);
+        let gateway = b.hop(Hop::neighbour(&egress(), MacAddr([2, 0, 0, 0, 0, 9]))).unwrap();
+        let on_link = b.hop(Hop::OnLink(egress())).unwrap();
+        let host = b.hop(Hop::neighbour(&egress(), MacAddr([2, 0, 0, 0, 0, 5]))).unwrap();
+        b.route("0.0.0.0/0".parse().unwrap(), gateway);
+        b.connected("10.1.0.0/24".parse().unwrap(), Link(3), on_link);
+        b.neighbour(Link(3), "10.1.0.5".parse().unwrap(), host);
+        b.destination(DestinationSlot(4), host);
+        let hops = b.build();
+        assert_eq!(hops.lookup("192.0.2.1".parse().unwrap()), gateway);
+        assert_eq!(hops.lookup("10.1.0.5".parse().unwrap()), host);
+        assert_eq!(hops.lookup("10.1.0.6".parse().unwrap()), on_link);
+        assert_eq!(hops.hop(hops.lookup("2001:db8::1".parse().unwrap())), &Hop::NoRoute);
+        assert_eq!(hops.destination(DestinationSlot(4)), hops.hop(host));
+        assert_eq!(hops.destination(DestinationSlot(3)), &Hop::NoRoute);
+        assert_eq!(hops.destination(DestinationSlot(99)), &Hop::NoRoute);
+    }
+
+    #[test]
+    fn tags_stand_behind_the_addresses() {
+        let mut egress = egress();
+        egress.tags.push([0x81, 0, 0, 100]);
+        let header = egress.link_header(MacAddr([2, 0, 0, 0, 0, 9]));
+        assert_eq!(&header[..], &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 100]);
+    }
+}

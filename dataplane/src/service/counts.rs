@@ -1,0 +1,82 @@
+//! What outlives a snapshot: connection counts of a destination and the scheduler cursor of a service.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::ident::Weight;
+
+/// Connections of a destination, as `ipvsadm -L` shows them. Only the winner of a flow's state transition moves them.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct DestinationCounts {
+    active: AtomicU32,
+    inactive: AtomicU32,
+    last_weight: AtomicU32,
+}
+
+impl DestinationCounts {
+    /// Flows in state ESTABLISHED.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Flows in any other state.
+    pub fn inactive(&self) -> u32 {
+        self.inactive.load(Ordering::Relaxed)
+    }
+
+    /// Whether no flow refers to the destination.
+    pub fn is_idle(&self) -> bool {
+        self.active() == 0 && self.inactive() == 0
+    }
+
+    /// A flow begins, counted as `active` or inactive.
+    pub fn begin(&self, activity: Activity) {
+        self.cell(activity).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A flow ends that was counted under `activity`.
+    pub fn end(&self, activity: Activity) {
+        self.cell(activity).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A flow changes from one count to the other.
+    pub fn shift(&self, from: Activity, to: Activity) {
+        if from != to {
+            self.begin(to);
+            self.end(from);
+        }
+    }
+
+    /// The last weight above zero, `now` included: `mh` leaves a drained destination its places by it.
+    pub fn last_weight(&self, now: Weight) -> Weight {
+        if now > Weight::ZERO {
+            self.last_weight.store(now.value(), Ordering::Relaxed);
+            return now;
+        }
+        Weight::new(self.last_weight.load(Ordering::Relaxed)).unwrap_or(now)
+    }
+
+    fn cell(&self, activity: Activity) -> &AtomicU32 {
+        match activity {
+            Activity::Active => &self.active,
+            Activity::Inactive => &self.inactive,
+        }
+    }
+}
+
+/// Which count a flow stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// ESTABLISHED.
+    Active,
+    /// Everything else.
+    Inactive,
+}
+
+/// The scheduler cursor of a service, shared by all workers.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct ServiceState {
+    /// What it means is the scheduler's business.
+    pub cursor: AtomicU64,
+}

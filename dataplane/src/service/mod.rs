@@ -1,0 +1,77 @@
+//! Services: what clients connect to, and the destinations behind it.
+//!
+//! A [`Services`] is immutable. Control builds a new one for every change and swaps it whole; what must outlive a
+//! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
+
+mod counts;
+mod table;
+
+pub use counts::{Activity, DestinationCounts, ServiceState};
+pub use table::{DuplicateService, Services, ServicesBuilder};
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::ident::{Endpoint, ServiceKey, Weight};
+use crate::sched::Scheduler;
+
+/// The number of a destination, the same from snapshot to snapshot and over a restart: flows keep it.
+///
+/// Control gives it out and never reuses it while a flow refers to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationSlot(pub u32);
+
+/// Position of a service in its [`Services`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceIndex(pub u32);
+
+/// How packets reach a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Destination address and port are rewritten; replies come back through the director ("Masq").
+    Nat,
+    /// Only the Ethernet addresses change ("Route").
+    Dr,
+    /// An IP header goes in front: IP in IP, of either family in either ("Tunnel").
+    Tun,
+}
+
+impl Method {
+    /// Whether the director sees the replies.
+    pub const fn is_two_way(self) -> bool {
+        matches!(self, Self::Nat)
+    }
+}
+
+/// A real server of one service.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Its number.
+    pub slot: DestinationSlot,
+    /// The service it stands behind.
+    pub service: ServiceIndex,
+    /// Where packets go. In DR and TUN the port is the service's.
+    pub at: Endpoint,
+    /// How they get there.
+    pub method: Method,
+    /// Its share; zero takes no new connection.
+    pub weight: Weight,
+    /// For TUN: the outer source address. For NAT to a local server: the source that brings replies back here.
+    pub local_source: Option<IpAddr>,
+    /// Connections, kept over swaps.
+    pub counts: Arc<DestinationCounts>,
+}
+
+/// A virtual service.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name: protocol, address and port.
+    pub key: ServiceKey,
+    /// Picks a destination for each new flow.
+    pub scheduler: Scheduler,
+    /// Its destinations as IPVS keeps them: the one added last stands first.
+    pub destinations: Vec<Destination>,
+    /// Scheduler cursor, kept over swaps.
+    pub state: Arc<ServiceState>,
+}

@@ -1,0 +1,98 @@
+//! The table of services: exact (protocol, address, port) first, then the address with port 0.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Destination, DestinationSlot, Service, ServiceIndex, ServiceState};
+use crate::ident::{Endpoint, NetPort, Protocol, ServiceKey};
+use crate::sched::{Scheduler, SchedulerKind};
+
+/// All services and destinations of one configuration, immutable.
+#[derive(Debug, Default)]
+pub struct Services {
+    services: Vec<Service>,
+    by_key: HashMap<ServiceKey, ServiceIndex, foldhash::quality::RandomState>,
+    // Where in `services` a slot's destination stands.
+    by_slot: Vec<Option<(ServiceIndex, u32)>>,
+}
+
+impl Services {
+    /// The service that a packet to `to` may open a flow of.
+    pub fn find(&self, protocol: Protocol, to: Endpoint) -> Option<(ServiceIndex, &Service)> {
+        let exact = ServiceKey { protocol, at: to };
+        let any_port = ServiceKey { protocol, at: Endpoint { port: NetPort::ANY, ..to } };
+        let index = self.by_key.get(&exact).or_else(|| self.by_key.get(&any_port))?;
+        Some((*index, self.services.get(index.0 as usize)?))
+    }
+
+    /// Whether any service has this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.services.iter().any(|s| s.key.at.address == address)
+    }
+
+    /// All services, in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter()
+    }
+
+    /// A service by its index.
+    pub fn service(&self, index: ServiceIndex) -> Option<&Service> {
+        self.services.get(index.0 as usize)
+    }
+
+    /// The destination that a flow's slot means, unless it was removed.
+    #[inline]
+    pub fn destination(&self, slot: DestinationSlot) -> Option<&Destination> {
+        let (service, at) = (*self.by_slot.get(slot.0 as usize)?)?;
+        self.services.get(service.0 as usize)?.destinations.get(at as usize)
+    }
+}
+
+/// Two services with one key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("virtual service {0} is defined twice; one of the two has to go")]
+pub struct DuplicateService(pub ServiceKey);
+
+/// Builds a [`Services`].
+#[derive(Debug, Default)]
+pub struct ServicesBuilder {
+    services: Services,
+}
+
+impl ServicesBuilder {
+    /// Adds a service with its destinations in the order of the configuration; their `service` field is set here.
+    ///
+    /// # Errors
+    /// [`DuplicateService`] when the key is taken.
+    pub fn add(
+        &mut self,
+        key: ServiceKey,
+        kind: SchedulerKind,
+        destinations: impl IntoIterator<Item = Destination>,
+        state: Arc<ServiceState>,
+    ) -> Result<ServiceIndex, DuplicateService> {
+        let index = ServiceIndex(self.services.services.len() as u32);
+        if self.services.by_key.insert(key, index).is_some() {
+            return Err(DuplicateService(key));
+        }
+        let mut list: Vec<_> = destinations.into_iter().map(|d| Destination { service: index, ..d }).collect();
+        // IPVS puts a new destination at the head of the list; schedulers walk it from there.
+        list.reverse();
+        for (at, destination) in list.iter().enumerate() {
+            let slot = destination.slot.0 as usize;
+            if self.services.by_slot.len() <= slot {
+                self.services.by_slot.resize(slot + 1, None);
+            }
+            self.services.by_slot[slot] = Some((index, at as u32));
+        }
+        let scheduler = Scheduler::new(kind, &list);
+        self.services.services.push(Service { key, scheduler, destinations: list, state });
+        Ok(index)
+    }
+
+    /// The finished table.
+    pub fn build(self) -> Services {
+        self.services
+    }
+}

@@ -1,0 +1,67 @@
+//! What control has decided, as workers see it: one immutable value, swapped whole, read once a burst.
+
+use std::sync::Arc;
+
+use crate::ident::{MacAddr, PortIndex};
+use crate::next_hop::{LinkHeader, NextHops};
+use crate::port::ChecksumMode;
+use crate::service::Services;
+use crate::state::Timeouts;
+
+/// Everything that a worker needs to know to forward. Cheap to build from unchanged parts.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Services and destinations.
+    pub services: Arc<Services>,
+    /// Routes and neighbours.
+    pub hops: Arc<NextHops>,
+    /// Each port, by index.
+    pub ports: Arc<[PortSettings]>,
+    /// The way into the kernel, where there is one.
+    pub kernel: Option<KernelPort>,
+    /// How flows are treated.
+    pub policy: Policy,
+}
+
+/// What a worker has to know of a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortSettings {
+    /// Its name, for results and logs.
+    pub name: String,
+    /// Its own Ethernet address.
+    pub mac: MacAddr,
+    /// What state checksums arrive in.
+    pub checksum: ChecksumMode,
+}
+
+/// The port whose other end is the director's own kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelPort {
+    /// The port.
+    pub port: PortIndex,
+    /// Link header of frames to the kernel.
+    pub header: LinkHeader,
+    /// Frames a second that may go there, per worker.
+    pub rate: u32,
+}
+
+/// What becomes of a TCP segment without SYN that belongs to no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StraySegments {
+    /// Answered by a reset, within a limit: what a client of IPVS sees.
+    #[default]
+    Reset,
+    /// It opens a flow (`sloppy_tcp`), unless it is a reset itself.
+    Open,
+}
+
+/// How flows are treated, as `ipvsadm --set` and the sysctls of IPVS say.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Segments of no flow.
+    pub stray: StraySegments,
+    /// Idle times by state.
+    pub timeouts: Timeouts,
+    /// Resets and ICMP errors that a worker may send, each, per second. Zero means none.
+    pub replies_per_second: u32,
+}
