@@ -112,3 +112,130 @@ fn fold(address: IpAddr) -> u32 {
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ident::NetPort;
+    use crate::service::{Activity, DestinationCounts, DestinationSlot, Method, ServiceIndex};
+
+    /// Destinations A, B, C… with these weights, added in this order: kept last first.
+    fn list(weights: &[u32]) -> Vec<Destination> {
+        let mut list: Vec<_> = (0..).zip(weights).map(|(n, w)| destination(n, *w)).collect();
+        list.reverse();
+        list
+    }
+
+    fn destination(n: u8, weight: u32) -> Destination {
+        Destination {
+            slot: DestinationSlot(u32::from(n)),
+            service: ServiceIndex(0),
+            at: Endpoint { address: IpAddr::from([10, 0, 0, n + 1]), port: NetPort::new(80) },
+            method: Method::Nat,
+            weight: Weight::new(weight).unwrap(),
+            local_source: None,
+            counts: Arc::new(DestinationCounts::new(1)),
+        }
+    }
+
+    fn client(n: u16) -> Endpoint {
+        let [a, b] = n.to_be_bytes();
+        Endpoint { address: IpAddr::from([192, 0, a, b]), port: NetPort::new(40_000) }
+    }
+
+    fn letter(destination: &Destination) -> char {
+        char::from(b'A' + destination.slot.0 as u8)
+    }
+
+    fn sequence(kind: SchedulerKind, weights: &[u32], length: usize) -> String {
+        let list = list(weights);
+        let (scheduler, state) = (Scheduler::new(kind, &list), ServiceState::default());
+        let pick = |_| scheduler.pick(&list, &state, client(1)).map_or('-', letter).to_string();
+        (0..length).map(pick).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The answers of IPVS itself, as scripts/vm/sequences.sh took them in the virtual machine.
+    fn ipvs(fixture: &str) -> &str {
+        fixture.lines().find(|line| !line.starts_with('#')).unwrap()
+    }
+
+    #[test]
+    fn rr_and_wrr_give_the_sequences_of_ipvs() {
+        let rr = ipvs(include_str!("../../../scripts/vm/fixtures/rr-1-1-1.txt"));
+        assert_eq!(sequence(SchedulerKind::Rr, &[1, 1, 1], 18), rr);
+        for (weights, fixture) in [
+            ([1, 1, 1], include_str!("../../../scripts/vm/fixtures/wrr-1-1-1.txt")),
+            ([1, 2, 3], include_str!("../../../scripts/vm/fixtures/wrr-1-2-3.txt")),
+            ([3, 2, 1], include_str!("../../../scripts/vm/fixtures/wrr-3-2-1.txt")),
+            ([4, 2, 2], include_str!("../../../scripts/vm/fixtures/wrr-4-2-2.txt")),
+        ] {
+            assert_eq!(sequence(SchedulerKind::Wrr, &weights, 18), ipvs(fixture), "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn weight_zero_drains_under_every_scheduler() {
+        let kinds = [
+            SchedulerKind::Rr,
+            SchedulerKind::Wrr,
+            SchedulerKind::Wlc,
+            SchedulerKind::Mh(MhFlags { fallback: mh::Fallback::Walk, ..MhFlags::default() }),
+        ];
+        for kind in kinds {
+            assert!(!sequence(kind, &[1, 0, 5], 50).contains('B'), "{kind:?}");
+            assert_eq!(sequence(kind, &[0, 0], 1), "-", "{kind:?}");
+            assert_eq!(sequence(kind, &[], 1), "-", "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn rr_keeps_its_place_when_the_list_changes() {
+        let (state, before) = (ServiceState::default(), list(&[1, 1, 1]));
+        assert_eq!(Scheduler::Rr.pick(&before, &state, client(1)).map(letter), Some('C'));
+        let after: Vec<_> = before.iter().filter(|d| letter(d) != 'A').cloned().collect();
+        assert_eq!(Scheduler::Rr.pick(&after, &state, client(1)).map(letter), Some('B'));
+        assert_eq!(Scheduler::Rr.pick(&after, &state, client(1)).map(letter), Some('C'));
+    }
+
+    #[test]
+    fn wrr_ends_for_any_weights() {
+        for weights in [&[Weight::MAX, 1][..], &[Weight::MAX, 0], &[7, 7, 3], &[65_536, 256]] {
+            assert!(!sequence(SchedulerKind::Wrr, weights, 100).contains('-'), "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn wlc_prefers_the_least_loaded_for_its_weight() {
+        let list = list(&[1, 2]);
+        let pick = || Scheduler::Wlc.pick(&list, &ServiceState::default(), client(1)).map(letter);
+        assert_eq!(pick(), Some('B'), "a tie goes to the first in the list");
+        list[0].counts.begin(Activity::Active);
+        assert_eq!(pick(), Some('A'));
+        list[1].counts.begin(Activity::Active);
+        assert_eq!(pick(), Some('B'), "one of weight 2 against one of weight 1");
+        list[0].counts.shift(Activity::Active, Activity::Inactive);
+        assert_eq!(pick(), Some('B'), "an inactive connection weighs a 256th");
+    }
+
+    #[test]
+    fn mh_balances_by_weight_and_moves_little_when_one_leaves() {
+        let all = list(&[1, 1, 2]);
+        let kind = SchedulerKind::Mh(MhFlags::default());
+        let picks = |list: &[Destination]| -> Vec<_> {
+            let (mh, state) = (Scheduler::new(kind, list), ServiceState::default());
+            (0..2000).map(|n| mh.pick(list, &state, client(n)).map(letter)).collect()
+        };
+        let before = picks(&all);
+        let mut share = HashMap::new();
+        for destination in &before {
+            *share.entry(*destination).or_insert(0) += 1;
+        }
+        assert!((900..1100).contains(&share[&Some('C')]), "{share:?}");
+        let after = picks(&all.iter().filter(|d| letter(d) != 'A').cloned().collect::<Vec<_>>());
+        let moved = before.iter().zip(&after).filter(|(was, is)| **was != Some('A') && was != is).count();
+        assert!(moved < 200, "{moved} of 2000 flows moved between servers that stayed");
+    }
+}

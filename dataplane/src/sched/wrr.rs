@@ -36,13 +36,19 @@ impl Weights {
         }
     }
 
+    /// A current weight from before a change of weights, brought to one that occurs now.
+    fn align(&self, current: u32) -> u32 {
+        if self.step > 1 { (current.min(self.top) / self.step) * self.step + 1 } else { current.min(self.top).max(1) }
+    }
+
     /// The next destination and the current weight that it was taken at. The list is scanned from behind the last
     /// one; each time its end is passed the current weight goes down one step, from the bottom back to the top.
     fn after<'d>(&self, destinations: &'d [Destination], cursor: u64) -> Option<(&'d Destination, u32)> {
         destinations.iter().find(|d| is_eligible(d))?;
         let last = destinations.iter().position(|d| u64::from(d.slot.0) + 1 == cursor >> 32);
-        let mut current = if cursor == 0 { 0 } else { (cursor as u32).min(self.top) };
-        let mut at = last.map_or(destinations.len(), |at| at + 1);
+        // IPVS learns its servers one by one, and behind the first of them the current weight is 1: so it begins.
+        let mut current = if cursor == 0 { 1 } else { self.align(cursor as u32) };
+        let mut at = last.map_or(0, |at| at + 1);
         loop {
             let mut rest = destinations.iter().skip(at);
             if current > 0

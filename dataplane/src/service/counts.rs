@@ -2,18 +2,48 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::counters::{Counter, Traffic};
 use crate::ident::Weight;
 
 /// Connections of a destination, as `ipvsadm -L` shows them. Only the winner of a flow's state transition moves them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 pub struct DestinationCounts {
     active: AtomicU32,
     inactive: AtomicU32,
     last_weight: AtomicU32,
+    traffic: Box<[FlowTraffic]>,
+}
+
+/// What flows of a destination carried, as one worker saw it: a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct FlowTraffic {
+    /// Flows begun.
+    pub connections: Counter,
+    /// Client to server: frames, and bytes from the IP header on, as IPVS counts.
+    pub inbound: Traffic,
+    /// Server to client.
+    pub outbound: Traffic,
 }
 
 impl DestinationCounts {
+    /// Zeroed counts for a director with `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self {
+            active: AtomicU32::new(0),
+            inactive: AtomicU32::new(0),
+            last_weight: AtomicU32::new(0),
+            traffic: (0..workers).map(|_| FlowTraffic::default()).collect(),
+        }
+    }
+
+    /// The traffic counters of each worker, by index.
+    #[inline]
+    pub fn traffic(&self) -> &[FlowTraffic] {
+        &self.traffic
+    }
+
     /// Flows in state ESTABLISHED.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)

@@ -6,7 +6,7 @@
 mod counts;
 mod table;
 
-pub use counts::{Activity, DestinationCounts, ServiceState};
+pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
 pub use table::{DuplicateService, Services, ServicesBuilder};
 
 use std::net::IpAddr;

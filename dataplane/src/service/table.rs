@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Destination, DestinationSlot, Service, ServiceIndex, ServiceState};
+use super::{Destination, DestinationCounts, DestinationSlot, Service, ServiceIndex, ServiceState};
 use crate::ident::{Endpoint, NetPort, Protocol, ServiceKey};
 use crate::sched::{Scheduler, SchedulerKind};
 
@@ -15,6 +15,8 @@ pub struct Services {
     by_key: HashMap<ServiceKey, ServiceIndex, foldhash::quality::RandomState>,
     // Where in `services` a slot's destination stands.
     by_slot: Vec<Option<(ServiceIndex, u32)>>,
+    // Removed destinations that flows still refer to.
+    removed: HashMap<DestinationSlot, Arc<DestinationCounts>, foldhash::quality::RandomState>,
 }
 
 impl Services {
@@ -46,6 +48,14 @@ impl Services {
     pub fn destination(&self, slot: DestinationSlot) -> Option<&Destination> {
         let (service, at) = (*self.by_slot.get(slot.0 as usize)?)?;
         self.services.get(service.0 as usize)?.destinations.get(at as usize)
+    }
+
+    /// The counts that a flow of `slot` stands in: also of a destination that was removed.
+    pub fn counts(&self, slot: DestinationSlot) -> Option<&DestinationCounts> {
+        match self.destination(slot) {
+            Some(destination) => Some(&destination.counts),
+            None => self.removed.get(&slot).map(|counts| &**counts),
+        }
     }
 }
 
@@ -89,6 +99,11 @@ impl ServicesBuilder {
         let scheduler = Scheduler::new(kind, &list);
         self.services.services.push(Service { key, scheduler, destinations: list, state });
         Ok(index)
+    }
+
+    /// Keeps the counts of a removed destination, to which flows still refer.
+    pub fn keep(&mut self, slot: DestinationSlot, counts: Arc<DestinationCounts>) {
+        self.services.removed.insert(slot, counts);
     }
 
     /// The finished table.
