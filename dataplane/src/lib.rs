@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod counters;
+pub mod flow;
 pub mod ident;
 pub mod next_hop;
 pub mod port;

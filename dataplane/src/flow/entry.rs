@@ -1,0 +1,289 @@
+//! One flow: its two keys, its state, its timer and its ways. One cache line for IPv4, two for IPv6.
+//!
+//! Every field may be read while another worker writes it. State, flags, life and generation are one word, so that a
+//! transition is one compare-and-swap and has one winner. IPv4 entries have 4 bytes to spare (the number of an
+//! extension record for flows that shift sequences belongs there), IPv6 entries 20; rarely used fields get an array
+//! of their own, for which the budget of 128 bytes a flow leaves about 30.
+
+use super::key::{Family, FlowKey};
+use super::slot::Direction;
+use super::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::clock::Tick;
+use crate::ident::{MacAddr, PortIndex};
+
+/// Flag bits that the table itself understands; the others belong to the protocols' state tables.
+pub mod flag {
+    /// The flow is not established yet: it may be evicted when the table is nearly full.
+    pub const EMBRYONIC: u16 = 1 << 15;
+}
+
+/// A flow that was found: valid until the finder's next quiet point. Across bursts, keep [`FlowRef::index`] and
+/// [`FlowRef::generation`] and ask `FlowTable::current`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowRef {
+    pub(super) index: u32,
+    pub(super) generation: u32,
+}
+
+impl FlowRef {
+    /// The number of the flow's entry.
+    #[inline]
+    pub fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Which of the entry's successive flows it is.
+    #[inline]
+    pub fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+/// What an entry is: life of the flow in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// No flow; on the free list or in a worker's cache.
+    Free,
+    /// Its keys are being put into the index.
+    Inserting,
+    /// Both keys are committed.
+    Live,
+    /// Ended or given up; its number waits for a grace period.
+    Dead,
+}
+
+/// State, flags, life and generation of a flow as they were at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateWord(u64);
+
+impl StateWord {
+    fn new(generation: u32, state: u8, flags: u16, life: Life) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(flags) << 16 | u64::from(state) << 8 | life as u64)
+    }
+
+    /// The protocol state, as the state tables number it.
+    #[inline]
+    pub fn state(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// The flags: see [`flag`]; the rest belongs to the state tables.
+    #[inline]
+    pub fn flags(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Which of the entry's successive flows it is.
+    #[inline]
+    pub fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Whether both keys are in the index and nobody ended the flow.
+    #[inline]
+    pub fn is_live(self) -> bool {
+        self.0 as u8 == Life::Live as u8
+    }
+
+    pub(super) fn life(self) -> Life {
+        match self.0 as u8 {
+            0 => Life::Free,
+            1 => Life::Inserting,
+            2 => Life::Live,
+            _ => Life::Dead,
+        }
+    }
+}
+
+/// A flow to be inserted.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFlow<F: Family> {
+    /// The key from the client to the VIP.
+    pub forward: FlowKey<F::Addr>,
+    /// The key from the real server back, or `None` where replies do not come by (DR, TUN).
+    pub reverse: Option<FlowKey<F::Addr>>,
+    /// The number of the real server.
+    pub destination: u32,
+    /// The first protocol state.
+    pub state: u8,
+    /// The first flags.
+    pub flags: u16,
+    /// When it expires.
+    pub deadline: Tick,
+    /// An on-link client's Ethernet address and port, where one was learnt.
+    pub client_mac: Option<(MacAddr, PortIndex)>,
+    /// The way back to the client; the table does not look into it.
+    pub return_hop: u32,
+}
+
+/// A flow in the table.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct FlowEntry<F: Family> {
+    forward: F::Cells,
+    reverse: F::Cells,
+    /// A [`StateWord`].
+    word: AtomicU64,
+    /// MAC address (bits 0–47), port (48–55), whether there is one (56).
+    client: AtomicU64,
+    deadline: AtomicU32,
+    destination: AtomicU32,
+    return_hop: AtomicU32,
+}
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(size_of::<FlowEntry<super::V4>>() == 64);
+    assert!(size_of::<FlowEntry<super::V6>>() == 128);
+};
+
+const CLIENT_KNOWN: u64 = 1 << 56;
+
+impl<F: Family> FlowEntry<F> {
+    #[cfg(any(test, loom))]
+    pub(super) fn free() -> Self {
+        Self {
+            forward: F::cells(),
+            reverse: F::cells(),
+            word: AtomicU64::new(0),
+            client: AtomicU64::new(0),
+            deadline: AtomicU32::new(0),
+            destination: AtomicU32::new(0),
+            return_hop: AtomicU32::new(0),
+        }
+    }
+
+    /// The key from the client to the VIP ([`Family::NO_KEY`] in an entry that never held a flow).
+    #[inline]
+    pub fn forward(&self) -> FlowKey<F::Addr> {
+        F::unpack(&F::load(&self.forward)).unwrap_or(F::NO_KEY)
+    }
+
+    /// The key from the real server back; `None` for flows of one direction (DR, TUN).
+    #[inline]
+    pub fn reverse(&self) -> Option<FlowKey<F::Addr>> {
+        F::unpack(&F::load(&self.reverse))
+    }
+
+    /// State and flags now.
+    #[inline]
+    pub fn state(&self) -> StateWord {
+        StateWord(self.word.load(Ordering::Acquire))
+    }
+
+    /// Changes state and flags in one step, if they still are as `seen`.
+    ///
+    /// # Errors
+    /// What the flow's word is instead: another worker changed it (try again from there), or ended the flow
+    /// (not [`StateWord::is_live`] any more, or of another generation).
+    #[inline]
+    pub fn transition(&self, seen: StateWord, state: u8, flags: u16) -> Result<StateWord, StateWord> {
+        if !seen.is_live() {
+            return Err(seen);
+        }
+        let next = StateWord::new(seen.generation(), state, flags, Life::Live);
+        self.swap(seen, next).map(|()| next)
+    }
+
+    /// When the flow expires.
+    #[inline]
+    pub fn deadline(&self) -> Tick {
+        Tick::new(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Moves the deadline. Writes nothing when it is the same, so that many packets in a tick do not fight for the line.
+    #[inline]
+    pub fn set_deadline(&self, deadline: Tick) {
+        if self.deadline.load(Ordering::Relaxed) != deadline.raw() {
+            self.deadline.store(deadline.raw(), Ordering::Relaxed);
+        }
+    }
+
+    /// The number of the real server.
+    #[inline]
+    pub fn destination(&self) -> u32 {
+        self.destination.load(Ordering::Relaxed)
+    }
+
+    /// The way back to the client, as it was last set.
+    #[inline]
+    pub fn return_hop(&self) -> u32 {
+        self.return_hop.load(Ordering::Relaxed)
+    }
+
+    /// Sets the way back to the client.
+    #[inline]
+    pub fn set_return_hop(&self, hop: u32) {
+        if self.return_hop.load(Ordering::Relaxed) != hop {
+            self.return_hop.store(hop, Ordering::Relaxed);
+        }
+    }
+
+    /// The on-link client's Ethernet address and port, where one was learnt.
+    #[inline]
+    pub fn client_mac(&self) -> Option<(MacAddr, PortIndex)> {
+        let raw = self.client.load(Ordering::Relaxed);
+        let [a, b, c, d, e, f, port, _] = raw.to_le_bytes();
+        (raw & CLIENT_KNOWN != 0).then_some((MacAddr([a, b, c, d, e, f]), PortIndex(port)))
+    }
+
+    /// Learns (or forgets) the client's Ethernet address and port.
+    #[inline]
+    pub fn set_client_mac(&self, client: Option<(MacAddr, PortIndex)>) {
+        let raw = client.map_or(0, |(MacAddr([a, b, c, d, e, f]), port)| {
+            u64::from_le_bytes([a, b, c, d, e, f, port.0, 0]) | CLIENT_KNOWN
+        });
+        if self.client.load(Ordering::Relaxed) != raw {
+            self.client.store(raw, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the flow may be evicted when the table is nearly full.
+    #[inline]
+    pub fn is_embryonic(&self) -> bool {
+        self.state().flags() & flag::EMBRYONIC != 0
+    }
+
+    /// The packed key of a direction.
+    #[inline]
+    pub(super) fn words(&self, direction: Direction) -> F::Words {
+        match direction {
+            Direction::Forward => F::load(&self.forward),
+            Direction::Reverse => F::load(&self.reverse),
+        }
+    }
+
+    /// Writes a flow into a free entry, which only the caller knows. Gives the new generation.
+    pub(super) fn write(&self, new: &NewFlow<F>) -> u32 {
+        let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
+        F::store(&self.forward, &F::pack(&new.forward));
+        F::store(&self.reverse, &new.reverse.as_ref().map(F::pack).unwrap_or_default());
+        self.set_client_mac(new.client_mac);
+        self.deadline.store(new.deadline.raw(), Ordering::Relaxed);
+        self.destination.store(new.destination, Ordering::Relaxed);
+        self.return_hop.store(new.return_hop, Ordering::Relaxed);
+        let word = StateWord::new(generation, new.state, new.flags, Life::Inserting);
+        self.word.store(word.0, Ordering::Release);
+        generation
+    }
+
+    /// Moves the inserter's own entry on: nobody else writes the word of an entry that is not live.
+    pub(super) fn set_life(&self, life: Life) {
+        let seen = StateWord(self.word.load(Ordering::Relaxed));
+        let next = StateWord::new(seen.generation(), seen.state(), seen.flags(), life);
+        self.word.store(next.0, Ordering::Release);
+    }
+
+    /// Ends a live flow, if its word still is as `seen`. True for the one who did.
+    pub(super) fn kill(&self, seen: StateWord) -> bool {
+        let dead = StateWord::new(seen.generation(), seen.state(), seen.flags(), Life::Dead);
+        seen.is_live() && self.swap(seen, dead).is_ok()
+    }
+
+    fn swap(&self, seen: StateWord, next: StateWord) -> Result<(), StateWord> {
+        self.word
+            .compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire)
+            .map(drop)
+            .map_err(StateWord)
+    }
+}

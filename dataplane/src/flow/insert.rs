@@ -1,0 +1,255 @@
+//! Insert or adopt: however many workers insert the same key at once, it ends up in the index once.
+//!
+//! A key is first claimed in an empty slot (tentative), then both buckets are read again, then the slot is committed.
+//! Of two workers that claim the same key, at least one sees the other's claim (each has a full fence between its claim
+//! and its reading: Dekker's argument). Then the lower position wins: the higher one's owner retracts by itself, or the
+//! lower one's owner *kills* the higher claim. Committing is a compare-and-swap of the claim, so a claim that was killed
+//! cannot be committed, and one that was committed cannot be killed: whoever comes second at that word knows it.
+//! A worker that finds the key committed gives up and adopts that flow.
+//!
+//! The reverse key goes first, then the forward key, then the flow is live. A worker waits (bounded) only while it
+//! holds no tentative slot, so waits form no circle.
+
+use super::entry::{FlowEntry, FlowRef, Life, NewFlow};
+use super::hash::KeyHash;
+use super::key::Family;
+use super::reclaim::FlowWorker;
+use super::slot::{Direction, SlotWord};
+use super::storage::Storage;
+use super::sync::{AtomicU64, Ordering, RETRIES, fence, pause};
+use super::table::Table;
+
+/// How often a key is claimed anew after a lost contest.
+const ATTEMPTS: u32 = if cfg!(loom) { 3 } else { 16 };
+
+/// What became of an insert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Insert {
+    /// The flow is in the table.
+    Created(FlowRef),
+    /// Another worker had inserted a flow with this forward key; this is it.
+    Adopted(FlowRef),
+    /// Another flow has the reverse key (or the key is its own reverse): take another server or port.
+    ReverseTaken,
+    /// Another worker was inserting one of the keys and did not finish in time, or the forward key is another flow's
+    /// reverse key.
+    Contended,
+    /// No entry is free, or both buckets of a key are full.
+    Full,
+}
+
+/// A key on its way into the index.
+struct Claim<F: Family> {
+    words: F::Words,
+    hash: KeyHash,
+    index: u32,
+    direction: Direction,
+}
+
+/// What became of a key.
+enum Placed {
+    Committed,
+    /// A live flow has it, by this key.
+    Has(FlowRef, Direction),
+    Contended,
+    Full,
+}
+
+/// How a claim stands against the others for the same key.
+enum Contest {
+    Won,
+    /// A committed slot of this entry has the key.
+    Lost(SlotWord),
+    /// A claim in a lower slot goes first.
+    Yield,
+}
+
+/// Where a claim may go.
+enum Room<'a> {
+    Slot(&'a AtomicU64, SlotWord),
+    /// The key is committed already.
+    Taken(SlotWord),
+    Full,
+}
+
+impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
+    /// Inserts a flow, unless its forward key is there already: then gives that flow.
+    pub fn insert(&self, w: &mut FlowWorker<F>, new: &NewFlow<F>) -> Insert {
+        if new.reverse == Some(new.forward) {
+            return Insert::ReverseTaken;
+        }
+        let Some(index) = self.take(w) else {
+            return Insert::Full;
+        };
+        let entry = self.entry_at(index);
+        let flow = FlowRef { index, generation: entry.write(new) };
+        let result = self.place_both(entry, flow, new);
+        if !matches!(result, Insert::Created(_)) {
+            entry.set_life(Life::Dead);
+            self.retire(w, index);
+        }
+        result
+    }
+
+    fn place_both(&self, entry: &FlowEntry<F>, flow: FlowRef, new: &NewFlow<F>) -> Insert {
+        let reverse = new.reverse.map(|_| self.claim(entry, flow.index, Direction::Reverse));
+        if let Some(claim) = &reverse {
+            match self.place(claim) {
+                Placed::Committed => {}
+                Placed::Has(other, Direction::Reverse) if self.same_forward(entry, other) => {
+                    return Insert::Adopted(other);
+                }
+                Placed::Has(..) => return Insert::ReverseTaken,
+                Placed::Contended => return Insert::Contended,
+                Placed::Full => return Insert::Full,
+            }
+        }
+        let failed = match self.place(&self.claim(entry, flow.index, Direction::Forward)) {
+            Placed::Committed => {
+                entry.set_life(Life::Live);
+                return Insert::Created(flow);
+            }
+            Placed::Has(other, Direction::Forward) => Insert::Adopted(other),
+            Placed::Has(_, Direction::Reverse) | Placed::Contended => Insert::Contended,
+            Placed::Full => Insert::Full,
+        };
+        if reverse.is_some() {
+            self.unlink(entry, flow.index, Direction::Reverse);
+        }
+        failed
+    }
+
+    fn claim(&self, entry: &FlowEntry<F>, index: u32, direction: Direction) -> Claim<F> {
+        let words = entry.words(direction);
+        Claim { words, hash: self.hash_words(&words), index, direction }
+    }
+
+    fn same_forward(&self, entry: &FlowEntry<F>, other: FlowRef) -> bool {
+        self.entry_at(other.index).words(Direction::Forward) == entry.words(Direction::Forward)
+    }
+
+    /// Puts a key into the index, or finds the live flow that has it.
+    fn place(&self, claim: &Claim<F>) -> Placed {
+        for _ in 0..ATTEMPTS {
+            let (cell, empty) = match self.room(claim) {
+                Room::Slot(cell, empty) => (cell, empty),
+                Room::Full => return Placed::Full,
+                Room::Taken(word) => match self.settled(word) {
+                    Some(flow) => return Placed::Has(flow, word.direction()),
+                    None => continue,
+                },
+            };
+            let mine = empty.claimed(claim.index, claim.hash.tag(), claim.direction);
+            if !swap(cell, empty, mine) {
+                continue;
+            }
+            fence(Ordering::SeqCst);
+            match self.contest(claim, cell) {
+                // If this fails, a lower claim has killed ours and will be found.
+                Contest::Won => {
+                    if swap(cell, mine, mine.committed()) {
+                        return Placed::Committed;
+                    }
+                }
+                Contest::Lost(word) => {
+                    swap(cell, mine, mine.emptied());
+                    if let Some(flow) = self.settled(word) {
+                        return Placed::Has(flow, word.direction());
+                    }
+                }
+                Contest::Yield => {
+                    swap(cell, mine, mine.emptied());
+                    pause();
+                }
+            }
+        }
+        Placed::Contended
+    }
+
+    /// An empty slot in the emptier of the key's two buckets, unless the key is there.
+    fn room(&self, claim: &Claim<F>) -> Room<'_> {
+        let pattern = SlotWord::pattern(claim.hash.tag());
+        let mut best: Option<(usize, &AtomicU64, SlotWord)> = None;
+        for bucket in self.slots(claim.hash) {
+            let mut empty = 0;
+            let mut slot = None;
+            for cell in bucket {
+                let word = SlotWord(cell.load(Ordering::Acquire));
+                if word.is_empty() {
+                    empty += 1;
+                    slot = slot.or(Some((cell, word)));
+                } else if word.matches(pattern) && word.is_committed() && self.rivals(claim, word) {
+                    if self.entry_at(word.index()).state().life() != Life::Dead {
+                        return Room::Taken(word);
+                    }
+                    swap(cell, word, word.emptied());
+                }
+            }
+            if let Some((cell, word)) = slot
+                && best.is_none_or(|(most, ..)| empty > most)
+            {
+                best = Some((empty, cell, word));
+            }
+        }
+        best.map_or(Room::Full, |(_, cell, word)| Room::Slot(cell, word))
+    }
+
+    /// Reads both buckets for others with the key of a claim that stands in `mine`.
+    fn contest(&self, claim: &Claim<F>, mine: &AtomicU64) -> Contest {
+        let pattern = SlotWord::pattern(claim.hash.tag());
+        for cell in self.slots(claim.hash).into_iter().flatten().filter(|cell| !std::ptr::eq(*cell, mine)) {
+            for _ in 0..ATTEMPTS {
+                let word = SlotWord(cell.load(Ordering::Acquire));
+                if !word.matches(pattern) || !self.rivals(claim, word) {
+                    break;
+                }
+                if word.is_committed() && self.entry_at(word.index()).state().life() != Life::Dead {
+                    return Contest::Lost(word);
+                }
+                if !word.is_committed() && std::ptr::from_ref(cell) < std::ptr::from_ref(mine) {
+                    return Contest::Yield;
+                }
+                // A claim in a higher slot is killed; a dead flow's slot is emptied before its ender comes to it.
+                swap(cell, word, word.emptied());
+            }
+        }
+        Contest::Won
+    }
+
+    /// Whether a slot is taken by another flow with the key of this claim.
+    fn rivals(&self, claim: &Claim<F>, word: SlotWord) -> bool {
+        word.index() != claim.index && self.entry_at(word.index()).words(word.direction()) == claim.words
+    }
+
+    /// Waits a bounded time for the flow of a committed slot to be live; `None` if it ended or is still on its way.
+    fn settled(&self, word: SlotWord) -> Option<FlowRef> {
+        let entry = self.entry_at(word.index());
+        for _ in 0..RETRIES {
+            let state = entry.state();
+            match state.life() {
+                Life::Live => return Some(FlowRef { index: word.index(), generation: state.generation() }),
+                Life::Inserting => pause(),
+                Life::Dead | Life::Free => return None,
+            }
+        }
+        None
+    }
+
+    /// Takes a committed key of an ended or given up flow out of the index.
+    pub(super) fn unlink(&self, entry: &FlowEntry<F>, index: u32, direction: Direction) {
+        let hash = self.hash_words(&entry.words(direction));
+        let pattern = SlotWord::pattern(hash.tag());
+        for cell in self.slots(hash).into_iter().flatten() {
+            let word = SlotWord(cell.load(Ordering::Acquire));
+            if word.matches(pattern) && word.index() == index && word.direction() == direction {
+                // It can only fail because another worker emptied the slot for us.
+                swap(cell, word, word.emptied());
+                return;
+            }
+        }
+    }
+}
+
+fn swap(cell: &AtomicU64, seen: SlotWord, next: SlotWord) -> bool {
+    cell.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}

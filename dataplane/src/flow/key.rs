@@ -1,0 +1,217 @@
+//! What identifies a flow's packets: addresses, ports and transport as a packet carries them, and their packed form.
+//!
+//! Two keys are equal exactly when their packed words are; words of zero are no key (no transport is number 0).
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::sync::{AtomicU64, Ordering};
+use crate::ident::{NetPort, Protocol};
+
+/// One direction of a flow, in the order of the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey<A> {
+    /// The source address.
+    pub source: A,
+    /// The destination address.
+    pub destination: A,
+    /// The source port.
+    pub source_port: NetPort,
+    /// The destination port.
+    pub destination_port: NetPort,
+    /// The transport.
+    pub protocol: Protocol,
+}
+
+/// An address family: the type of its addresses and how a key of it is packed. Each family has a table of its own.
+pub trait Family: Copy + Send + Sync + 'static {
+    /// The address type.
+    type Addr: Copy + Eq + Hash + Debug + Into<IpAddr> + Send + Sync;
+    /// A packed key.
+    type Words: Copy + Eq + Debug + Default + AsRef<[u64]>;
+    /// A packed key in a flow's entry.
+    type Cells: Send + Sync + Debug;
+    /// Words of a packed key.
+    const WORDS: usize;
+    /// What a table's file is marked with: 4 or 6.
+    const NUMBER: u32;
+    /// What stands for a key where there is none: unspecified addresses and no ports.
+    const NO_KEY: FlowKey<Self::Addr>;
+
+    /// Packs a key.
+    fn pack(key: &FlowKey<Self::Addr>) -> Self::Words;
+    /// The key that was packed, or `None` where there is none.
+    fn unpack(words: &Self::Words) -> Option<FlowKey<Self::Addr>>;
+    /// Cells that hold no key.
+    fn cells() -> Self::Cells;
+    /// Reads cells, relaxed: whatever led the reader to them ordered their contents.
+    fn load(cells: &Self::Cells) -> Self::Words;
+    /// Writes cells, relaxed: whatever publishes them orders their contents.
+    fn store(cells: &Self::Cells, words: &Self::Words);
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct V4;
+
+/// IPv6.
+#[derive(Clone, Copy, Debug)]
+pub struct V6;
+
+impl Family for V4 {
+    type Addr = Ipv4Addr;
+    type Words = [u64; 2];
+    type Cells = [AtomicU64; 2];
+    const WORDS: usize = 2;
+    const NUMBER: u32 = 4;
+    const NO_KEY: FlowKey<Ipv4Addr> = no_key(Ipv4Addr::UNSPECIFIED);
+
+    #[inline]
+    fn pack(key: &FlowKey<Ipv4Addr>) -> [u64; 2] {
+        let source = u64::from(u32::from_ne_bytes(key.source.octets()));
+        let destination = u64::from(u32::from_ne_bytes(key.destination.octets()));
+        [source | destination << 32, pack_transport(key)]
+    }
+
+    #[inline]
+    fn unpack(words: &[u64; 2]) -> Option<FlowKey<Ipv4Addr>> {
+        let [addresses, transport] = *words;
+        let address = |half: u64| Ipv4Addr::from((half as u32).to_ne_bytes());
+        unpack_transport(transport, address(addresses), address(addresses >> 32))
+    }
+
+    fn cells() -> [AtomicU64; 2] {
+        std::array::from_fn(|_| AtomicU64::new(0))
+    }
+
+    #[inline]
+    fn load(cells: &[AtomicU64; 2]) -> [u64; 2] {
+        load(cells)
+    }
+
+    #[inline]
+    fn store(cells: &[AtomicU64; 2], words: &[u64; 2]) {
+        store(cells, words);
+    }
+}
+
+impl Family for V6 {
+    type Addr = Ipv6Addr;
+    type Words = [u64; 5];
+    type Cells = [AtomicU64; 5];
+    const WORDS: usize = 5;
+    const NUMBER: u32 = 6;
+    const NO_KEY: FlowKey<Ipv6Addr> = no_key(Ipv6Addr::UNSPECIFIED);
+
+    #[inline]
+    fn pack(key: &FlowKey<Ipv6Addr>) -> [u64; 5] {
+        let [a, b] = pack_v6(key.source);
+        let [c, d] = pack_v6(key.destination);
+        [a, b, c, d, pack_transport(key)]
+    }
+
+    #[inline]
+    fn unpack(words: &[u64; 5]) -> Option<FlowKey<Ipv6Addr>> {
+        let [a, b, c, d, transport] = *words;
+        unpack_transport(transport, unpack_v6(a, b), unpack_v6(c, d))
+    }
+
+    fn cells() -> [AtomicU64; 5] {
+        std::array::from_fn(|_| AtomicU64::new(0))
+    }
+
+    #[inline]
+    fn load(cells: &[AtomicU64; 5]) -> [u64; 5] {
+        load(cells)
+    }
+
+    #[inline]
+    fn store(cells: &[AtomicU64; 5], words: &[u64; 5]) {
+        store(cells, words);
+    }
+}
+
+const fn no_key<A: Copy>(unspecified: A) -> FlowKey<A> {
+    FlowKey {
+        source: unspecified,
+        destination: unspecified,
+        source_port: NetPort::ANY,
+        destination_port: NetPort::ANY,
+        protocol: Protocol::Tcp,
+    }
+}
+
+#[inline]
+fn pack_transport<A>(key: &FlowKey<A>) -> u64 {
+    u64::from(key.source_port.raw())
+        | u64::from(key.destination_port.raw()) << 16
+        | u64::from(key.protocol.number()) << 32
+}
+
+#[inline]
+fn unpack_transport<A>(word: u64, source: A, destination: A) -> Option<FlowKey<A>> {
+    Some(FlowKey {
+        source,
+        destination,
+        source_port: NetPort::from_raw(word as u16),
+        destination_port: NetPort::from_raw((word >> 16) as u16),
+        protocol: Protocol::from_number((word >> 32) as u8)?,
+    })
+}
+
+#[inline]
+fn pack_v6(address: Ipv6Addr) -> [u64; 2] {
+    let bits = u128::from_ne_bytes(address.octets());
+    [bits as u64, (bits >> 64) as u64]
+}
+
+#[inline]
+fn unpack_v6(low: u64, high: u64) -> Ipv6Addr {
+    Ipv6Addr::from((u128::from(low) | u128::from(high) << 64).to_ne_bytes())
+}
+
+#[inline]
+fn load<const W: usize>(cells: &[AtomicU64; W]) -> [u64; W] {
+    std::array::from_fn(|i| cells[i].load(Ordering::Relaxed))
+}
+
+#[inline]
+fn store<const W: usize>(cells: &[AtomicU64; W], words: &[u64; W]) {
+    for (cell, word) in cells.iter().zip(words) {
+        cell.store(*word, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key<A>(source: A, destination: A, ports: (u16, u16), tcp: bool) -> FlowKey<A> {
+        FlowKey {
+            source,
+            destination,
+            source_port: NetPort::new(ports.0),
+            destination_port: NetPort::new(ports.1),
+            protocol: if tcp { Protocol::Tcp } else { Protocol::Udp },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn packing_loses_nothing(a: u128, b: u128, ports: (u16, u16), tcp: bool) {
+            let four = key(Ipv4Addr::from(a as u32), Ipv4Addr::from(b as u32), ports, tcp);
+            prop_assert_eq!(V4::unpack(&V4::pack(&four)), Some(four));
+            let six = key(Ipv6Addr::from(a), Ipv6Addr::from(b), ports, tcp);
+            prop_assert_eq!(V6::unpack(&V6::pack(&six)), Some(six));
+        }
+    }
+
+    #[test]
+    fn words_of_zero_are_no_key() {
+        assert_eq!(V4::unpack(&[0; 2]), None);
+        assert_eq!(V6::unpack(&[0; 5]), None);
+    }
+}

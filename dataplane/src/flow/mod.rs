@@ -1,0 +1,36 @@
+//! The flow table: every connection of the director, found by the key that a packet carries, in either direction.
+//!
+//! One table for each address family, shared by all workers without locks. Buckets of one cache line hold tags and
+//! entry numbers; each key has two candidate buckets and never moves. Entries are reclaimed after a grace period.
+
+mod end;
+mod entry;
+mod hash;
+#[cfg(any(test, loom))]
+mod heap;
+mod insert;
+mod key;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod lookup;
+mod memory;
+mod open;
+mod reclaim;
+mod repair;
+mod slot;
+mod storage;
+mod sync;
+mod table;
+
+pub use end::Ended;
+pub use entry::{FlowEntry, FlowRef, NewFlow, StateWord, flag};
+pub use hash::KeyHash;
+pub use insert::Insert;
+pub use key::{Family, FlowKey, V4, V6};
+pub use lookup::{Find, Probe};
+pub use memory::Mapping;
+pub use open::{FlowTable, Opened, TableError, Unfit};
+pub use reclaim::FlowWorker;
+pub use slot::Direction;
+pub use storage::Storage;
+pub use table::Table;

@@ -1,0 +1,90 @@
+//! What the flow table's algorithms work on: index, entries, links of the free list, epochs; wherever they are kept.
+
+use super::entry::FlowEntry;
+use super::key::Family;
+use super::slot::Bucket;
+use super::sync::{AtomicU32, AtomicU64};
+use crate::ident::MAX_WORKERS;
+
+/// Lines of epochs: the first for the control thread, then one for each worker.
+pub(super) const READERS: usize = MAX_WORKERS + 1;
+/// The control thread's line.
+pub(super) const CONTROL: usize = 0;
+
+/// Words that every worker writes, each group on a line of its own.
+#[repr(C)]
+#[derive(Debug)]
+pub struct Shared {
+    /// The epoch of reclamation; starts at 1.
+    pub(super) epoch: Line<AtomicU64>,
+    /// The free list: first entry number plus one (bits 0–31), count of changes (32–63).
+    pub(super) free: Line<AtomicU64>,
+    pub(super) numbers: Line<Numbers>,
+}
+
+/// Counts that change together with the free list, and the sweep's place.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    /// Entries on the free list or never used; never less than there are.
+    pub(super) free: AtomicU32,
+    /// Entries from this number on were never used and are on no list.
+    pub(super) fresh: AtomicU32,
+    /// Where the next sweep begins, modulo the number of entries in use.
+    pub(super) cursor: AtomicU32,
+}
+
+/// A cache line of its own.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub(super) struct Line<T>(pub(super) T);
+
+/// One reader's line.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Reader {
+    /// The epoch at its last quiet point, or 0 when it is offline and holds no flow.
+    pub(super) epoch: AtomicU64,
+    /// 1 when a worker was registered.
+    pub(super) registered: AtomicU32,
+    /// Entries that it holds back from the free list: its cache and what waits for a grace period.
+    pub(super) held: AtomicU32,
+}
+
+/// Where a table of family `F` with buckets of `N` slots is kept. All slices keep their place and length.
+pub trait Storage<F: Family, const N: usize>: Send + Sync {
+    /// The words shared by all.
+    fn shared(&self) -> &Shared;
+    /// The epochs of control and of the workers, at least as many as the table has workers.
+    fn readers(&self) -> &[Reader];
+    /// The index.
+    fn buckets(&self) -> &[Bucket<N>];
+    /// The flows.
+    fn entries(&self) -> &[FlowEntry<F>];
+    /// For each entry on the free list, the next one's number plus one, or 0.
+    fn links(&self) -> &[AtomicU32];
+    /// Bytes, all in.
+    fn bytes(&self) -> usize;
+}
+
+/// Sizes of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Geometry {
+    /// Flows that fit.
+    pub(super) flows: u32,
+    /// Buckets of the index.
+    pub(super) buckets: u32,
+}
+
+impl Geometry {
+    /// Most flows of one table: two keys each must fit 2^32 slots.
+    pub(super) const MAX_FLOWS: u32 = 1 << 30;
+    /// How full the index is when the table is, in per cent. Two-choice buckets of 8 refuse their first key at 69.
+    const LOAD: u64 = 65;
+
+    /// The sizes of a table for so many flows with buckets of `slots`.
+    pub(super) fn new(flows: u32, slots: u32) -> Self {
+        let keys = 2 * u64::from(flows);
+        let buckets = (keys * 100).div_ceil(Self::LOAD * u64::from(slots)).max(2);
+        Self { flows, buckets: buckets as u32 }
+    }
+}

@@ -1,0 +1,93 @@
+//! The table of flows that all workers share: what it is made of and how it is made.
+//!
+//! Invariants: no key is in the index twice; a live flow has all its keys in the index; an entry is written only while
+//! no worker can hold it. `lookup.rs`, `insert.rs`, `end.rs` and `reclaim.rs` are the algorithms.
+
+use std::sync::Mutex;
+
+use super::entry::{FlowEntry, FlowRef};
+use super::hash::{Hasher, KEY_WORDS, KeyHash};
+use super::key::{Family, FlowKey};
+use super::storage::{Geometry, Storage};
+use super::sync::Ordering;
+
+/// A flow table of family `F` kept in `S`, with buckets of `N` slots. Directors use [`FlowTable`](super::FlowTable).
+#[derive(Debug)]
+pub struct Table<F: Family, S, const N: usize> {
+    pub(super) store: S,
+    pub(super) hasher: Hasher,
+    pub(super) capacity: u32,
+    pub(super) buckets: u32,
+    pub(super) workers: u32,
+    /// Control's one line of epochs has one user at a time.
+    pub(super) control: Mutex<()>,
+    family: std::marker::PhantomData<F>,
+}
+
+impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
+    /// A table over storage that holds an empty or repaired one of these sizes.
+    pub(super) fn over(store: S, geometry: Geometry, workers: usize, key: [u64; KEY_WORDS]) -> Self {
+        Self {
+            store,
+            hasher: Hasher::new(key),
+            capacity: geometry.flows,
+            buckets: geometry.buckets,
+            workers: workers as u32,
+            control: Mutex::new(()),
+            family: std::marker::PhantomData,
+        }
+    }
+
+    /// Flows that fit.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Flows in it now; exact when no worker is between two quiet points.
+    pub fn len(&self) -> u32 {
+        let held: u32 = self.readers().iter().map(|reader| reader.held.load(Ordering::Relaxed)).sum();
+        self.capacity.saturating_sub(self.free()).saturating_sub(held)
+    }
+
+    /// Whether there is no flow in it; as exact as [`Table::len`].
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of memory, all in.
+    pub fn memory(&self) -> usize {
+        self.store.bytes()
+    }
+
+    /// The hash of a key in this table.
+    #[inline]
+    pub fn hash(&self, key: &FlowKey<F::Addr>) -> KeyHash {
+        self.hash_words(&F::pack(key))
+    }
+
+    #[inline]
+    pub(super) fn hash_words(&self, words: &F::Words) -> KeyHash {
+        self.hasher.hash::<F>(words)
+    }
+
+    /// A flow's entry. Valid until the finder's next quiet point; after it the entry may hold another flow.
+    #[inline]
+    pub fn entry(&self, flow: FlowRef) -> &FlowEntry<F> {
+        self.entry_at(flow.index)
+    }
+
+    /// The flow that was found earlier, for holders across bursts; `None` once it ended.
+    #[inline]
+    pub fn current(&self, index: u32, generation: u32) -> Option<FlowRef> {
+        let state = self.store.entries().get(index as usize)?.state();
+        (state.is_live() && state.generation() == generation).then_some(FlowRef { index, generation })
+    }
+
+    /// The entry of a number, which is below the capacity in every slot and reference that this table made.
+    #[inline]
+    pub(super) fn entry_at(&self, index: u32) -> &FlowEntry<F> {
+        // A reference of another table must not panic: it gets some entry.
+        let entries = self.store.entries();
+        &entries[(index as usize).min(entries.len() - 1)]
+    }
+}
