@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod counters;
 pub mod flow;
+pub mod forward;
 pub mod ident;
 pub mod next_hop;
 pub mod port;
@@ -14,3 +15,5 @@ pub mod service;
 pub mod snapshot;
 pub mod state;
 mod sys;
+pub mod wire;
+pub mod worker;
