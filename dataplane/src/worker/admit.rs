@@ -52,10 +52,9 @@ pub(super) fn packet<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<
 fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<F>) -> bool {
     let tcp = keyed.packet.headers.tcp;
     match (keyed.key.protocol, context.snapshot.policy.stray) {
-        (Protocol::Udp, _) => true,
         (Protocol::Tcp, _) if tcp.contains(TcpFlags::RST) => false,
-        (Protocol::Tcp, StraySegments::Open) => true,
         (Protocol::Tcp, StraySegments::Reset) => tcp.contains(TcpFlags::SYN),
+        (Protocol::Tcp, StraySegments::Open) | (Protocol::Udp, _) => true,
     }
 }
 
@@ -77,10 +76,8 @@ fn open<F: Path, P: Ports>(
 ) -> Result<FlowRef, Drop> {
     let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
     for _ in 0..SERVER_TRIES {
-        let destination = service
-            .scheduler
-            .pick(&service.destinations, &service.state, client)
-            .ok_or(Drop::NoDestination)?;
+        let destination =
+            service.scheduler.pick(&service.destinations, &service.state, client).ok_or(Drop::NoDestination)?;
         if let Some(flow) = insert(context, hands, keyed, destination)? {
             return Ok(flow);
         }
@@ -154,8 +151,7 @@ fn reverse_key<F: Path>(
     } else {
         (forward.source, forward.source_port)
     };
-    let source_port =
-        if destination.at.port.is_any() { forward.destination_port } else { destination.at.port };
+    let source_port = if destination.at.port.is_any() { forward.destination_port } else { destination.at.port };
     Ok(Some(FlowKey {
         source: server,
         destination: to,

@@ -287,11 +287,9 @@ fn fit<P: Ports>(
         hands.discard(context, packet.frame, Drop::TooBig);
         return None;
     }
-    match ttl::decrement(hands.ports.bytes_mut(&mut packet.frame), &packet.headers) {
-        Ok(()) => Some(packet),
-        Err(_) => {
-            hands.discard(context, packet.frame, Drop::TtlExceeded);
-            None
-        }
+    if ttl::decrement(hands.ports.bytes_mut(&mut packet.frame), &packet.headers).is_err() {
+        hands.discard(context, packet.frame, Drop::TtlExceeded);
+        return None;
     }
+    Some(packet)
 }

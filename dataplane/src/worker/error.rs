@@ -1,7 +1,5 @@
 //! ICMP errors of others about packets of our flows: translated and passed to the side that sent those packets.
 
-use std::net::IpAddr;
-
 use super::egress::{self, Learnt};
 use super::path::{self, Path};
 use super::{Context, Hands, Packet, carry};
@@ -9,6 +7,7 @@ use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowEntry, FlowKey, V4, V6};
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::Rewrite;
+use crate::forward::ttl;
 use crate::ident::Protocol;
 use crate::next_hop::Hop;
 use crate::port::Ports;
@@ -39,7 +38,9 @@ fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: 
     };
     let table = F::table(context.shared);
     match table.lookup(&path::reversed(&key)) {
-        Find::Hit { flow, direction } => translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction),
+        Find::Hit { flow, direction } => {
+            translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction)
+        }
         Find::Miss => hands.discard(context, packet.frame, Drop::IcmpUnrelated),
         Find::Unsettled => hands.discard(context, packet.frame, Drop::InsertContended),
     }
@@ -93,6 +94,9 @@ fn to_server<F: Path, P: Ports>(
             let frame = hands.ports.bytes_mut(&mut packet.frame);
             let (sender, _) = F::addresses(&packet.headers, frame);
             F::translate(frame, &packet.headers, embedded, (sender, back.source), &inner);
+            if ttl::decrement(frame, &packet.headers).is_err() {
+                return hands.discard(context, packet.frame, Drop::TtlExceeded);
+            }
             context.counters.event(Event::IcmpTranslated).add(1);
             let hop = context.snapshot.hops.destination(destination.slot);
             egress::send(context, hands, packet, hop, || destination.at.address, None);
@@ -119,8 +123,11 @@ fn to_client<F: Path, P: Ports>(
     };
     let frame = hands.ports.bytes_mut(&mut packet.frame);
     let (sender, _) = F::addresses(&packet.headers, frame);
-    let speaker = if IpAddr::from(sender.into()) == embedded.destination { there.destination } else { sender };
+    let speaker = if sender.into() == embedded.destination { there.destination } else { sender };
     F::translate(frame, &packet.headers, embedded, (speaker, there.source), &inner);
+    if ttl::decrement(frame, &packet.headers).is_err() {
+        return hands.discard(context, packet.frame, Drop::TtlExceeded);
+    }
     context.counters.event(Event::IcmpTranslated).add(1);
     let hop = carry::way_to_client(context, entry, there.source.into());
     let learnt = match hop {

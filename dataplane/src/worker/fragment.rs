@@ -141,7 +141,7 @@ mod tests {
     fn patience_ends_also_over_the_wrap_of_seconds() {
         for start in [0, 32_760 * Tick::PER_SECOND] {
             let now = Tick::new(start);
-            let tag = HASH | (seconds(now) + PATIENCE) % SECONDS;
+            let tag = HASH | ((seconds(now) + PATIENCE) % SECONDS);
             assert!(!is_over(tag, now));
             assert!(!is_over(tag, now.after(Ticks::seconds(30))));
             assert!(is_over(tag, now.after(Ticks::seconds(32))));

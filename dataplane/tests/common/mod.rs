@@ -1,6 +1,9 @@
 //! A director in memory for packet tests: two ports and the kernel's, clients behind a router, servers on a link.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+
+pub mod packet;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -78,7 +81,7 @@ impl Setup {
         }
     }
 
-    /// What control would publish. Services: 192.0.2.80 and 2001:db8::80, TCP and UDP port 80, UDP any port on .81.
+    /// What control would publish. Services: `192.0.2.80` and `2001:db8::80`, TCP and UDP port 80, UDP any port on .81.
     pub fn snapshot(&self, counts: &[Arc<DestinationCounts>]) -> Snapshot {
         let mut services = ServicesBuilder::default();
         let mut slot = 0;
@@ -90,10 +93,13 @@ impl Setup {
             (Protocol::Udp, "2001:db8::80", 80),
         ] {
             let servers = if ip(vip).is_ipv4() { &self.servers4 } else { &self.servers6 };
-            let list: Vec<_> = servers.iter().map(|(address, weight)| {
-                slot += 1;
-                self.destination(slot - 1, address, *weight, port, counts)
-            }).collect();
+            let list: Vec<_> = servers
+                .iter()
+                .map(|(address, weight)| {
+                    slot += 1;
+                    self.destination(slot - 1, address, *weight, port, counts)
+                })
+                .collect();
             let key = ServiceKey { protocol, at: at(vip, port) };
             services.add(key, self.scheduler, list, Arc::new(ServiceState::default())).unwrap();
         }
@@ -101,12 +107,23 @@ impl Setup {
             services: Arc::new(services.build()),
             hops: Arc::new(self.hops(slot)),
             ports: self.ports(),
-            kernel: Some(KernelPort { port: KERNEL, header: self.egress(KERNEL).link_header(MacAddr(KERNEL_MAC)), rate: 1000 }),
+            kernel: Some(KernelPort {
+                port: KERNEL,
+                header: self.egress(KERNEL).link_header(MacAddr(KERNEL_MAC)),
+                rate: 1000,
+            }),
             policy: self.policy.clone(),
         }
     }
 
-    fn destination(&self, slot: u32, address: &str, weight: u32, port: u16, counts: &[Arc<DestinationCounts>]) -> Destination {
+    fn destination(
+        &self,
+        slot: u32,
+        address: &str,
+        weight: u32,
+        port: u16,
+        counts: &[Arc<DestinationCounts>],
+    ) -> Destination {
         let port = if self.method == Method::Nat && port != 0 { self.server_port } else { port };
         let local = if ip(address).is_ipv4() { "10.2.0.1" } else { "fd02::1" };
         let kernel = if ip(address).is_ipv4() { "169.254.77.1" } else { "fe80::77:1" };
