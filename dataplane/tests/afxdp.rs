@@ -15,9 +15,7 @@ use std::time::Duration;
 use dataplane::ident::{PortIndex, Protocol, QueueIndex};
 use dataplane::port::xsk::{BindMode, BusyPoll, CopyMode, SocketPlace, XskConfig, XskError, XskPorts};
 use dataplane::port::{Burst, Frame, Ports};
-use dataplane::steer::{
-    AttachMode, Cleaned, Steer, SteerError, SteerLimits, SteerPlan, Verdict, cleanup,
-};
+use dataplane::steer::{AttachMode, Cleaned, Steer, SteerError, SteerLimits, SteerPlan, Verdict, cleanup};
 use support::{
     Lab, Wire, director_mac, eventually, foreign_program, inside, interface, ip, number, numbered, peer_mac, service,
 };
@@ -235,8 +233,7 @@ fn root_every_queue_is_served_while_another_is_never_empty() {
     for (q, count) in [(0, 200u32), (1, 10)] {
         let place = SocketPlace { port: PortIndex(0), interface: "b0".to_owned(), queue: QueueIndex(q) };
         let generator = lab.peer(|| XskPorts::open(&[place], &small(), 1500).unwrap());
-        let frames: Vec<_> =
-            (0..count).map(|k| numbered(director_mac(0), (CLIENT, VIP), PORT, q * 1000 + k)).collect();
+        let frames: Vec<_> = (0..count).map(|k| numbered(director_mac(0), (CLIENT, VIP), PORT, q * 1000 + k)).collect();
         send_all(generator, &frames);
     }
     let rx = |ports: &mut XskPorts| ports.audit().rx;

@@ -1,6 +1,8 @@
 //! What live tests share: two network namespaces with veth pairs between them, packet sockets, and frames by hand.
 
 #![allow(unsafe_code)]
+// Each test binary uses a part of it.
+#![allow(dead_code)]
 
 use std::ffi::CString;
 use std::io;
@@ -125,9 +127,7 @@ impl Wire {
         let wire = Self(unsafe { OwnedFd::from_raw_fd(fd) });
         let size: i32 = 16 << 20;
         // SAFETY: the option's value is a C int.
-        let set = unsafe {
-            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), 4)
-        };
+        let set = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, (&raw const size).cast(), 4) };
         assert_eq!(set, 0);
         // SAFETY: zeroes are a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
