@@ -14,6 +14,7 @@ pub mod sched;
 pub mod service;
 pub mod snapshot;
 pub mod state;
+pub mod steer;
 mod sys;
 pub mod wire;
 pub mod worker;
