@@ -507,6 +507,65 @@ fn root_no_frame_leaks_whatever_becomes_of_it() {
     }
 }
 
+/// The kernel and three threads work the rings at once, at whatever rate this machine reaches.
+#[test]
+fn root_full_speed_in_both_directions_leaks_nothing() {
+    const FRAMES: u32 = 200_000;
+    let lab = Lab::new(2);
+    let (_steer, mut ports) = director(&lab, 2, 1);
+    let config = XskConfig { frames_per_socket: 2048, ..small() };
+    let open = |n: u8| {
+        let place = SocketPlace { port: PortIndex(0), interface: format!("b{n}"), queue: QueueIndex(0) };
+        lab.peer(|| XskPorts::open(&[place], &config, 1500).unwrap())
+    };
+    let generator = |n: u8| {
+        let mut out = open(n);
+        move || {
+            let frame = numbered(director_mac(n), (CLIENT, VIP), PORT, 0);
+            for _ in 0..FRAMES / 64 {
+                for _ in 0..64 {
+                    let next = allocate(&mut out, &frame);
+                    out.transmit(PortIndex(0), next).or_else(|back| Err(out.free(back))).ok();
+                }
+                out.flush();
+            }
+            at_rest(&mut out);
+        }
+    };
+    let (left, right) = (generator(0), generator(1));
+    let mut forwarded = [0u32; 2];
+    std::thread::scope(|scope| {
+        let running = [scope.spawn(left), scope.spawn(right)];
+        while running.iter().any(|thread| !thread.is_finished()) {
+            for n in 0..2u8 {
+                let mut burst = Burst::new();
+                ports.receive(PortIndex(n), &mut burst);
+                for mut frame in burst {
+                    ports.bytes_mut(&mut frame)[..6].copy_from_slice(&peer_mac(1 - n).0);
+                    match ports.transmit(PortIndex(1 - n), frame) {
+                        Ok(()) => forwarded[usize::from(n)] += 1,
+                        Err(back) => ports.free(back),
+                    }
+                }
+            }
+            ports.flush();
+        }
+    });
+    for n in 0..2 {
+        let mut burst = Burst::new();
+        loop {
+            ports.receive(PortIndex(n), &mut burst);
+            if burst.is_empty() {
+                break;
+            }
+            burst.drain(..).for_each(|frame| ports.free(frame));
+        }
+    }
+    at_rest(&mut ports);
+    println!("forwarded {forwarded:?} of {FRAMES} each");
+    assert!(forwarded.iter().all(|n| *n > 64), "{forwarded:?}");
+}
+
 #[test]
 fn root_an_interface_that_is_down_loses_no_frame() {
     let lab = Lab::new(1);

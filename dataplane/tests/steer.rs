@@ -111,6 +111,7 @@ fn root_services_are_caught_by_protocol_address_and_port() {
     let to = |address, port| v6(&ipv6(TCP, (CLIENT6, address), &ports(9, port)));
     expect(&steer, "an IPv6 service", &to(VIP6, 80), Verdict::HitService);
     expect(&steer, "another port", &to(VIP6, 81), Verdict::PassedMiss);
+    expect(&steer, "an IPv4 service mapped into IPv6", &to("::ffff:192.0.2.1", 80), Verdict::PassedMalformed);
     expect(&steer, "IPv4 options", &v4(&ipv4(TCP, (CLIENT, VIP), 40, 0, &ports(9, 80))), Verdict::HitService);
 }
 
