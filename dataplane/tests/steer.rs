@@ -2,6 +2,8 @@
 //! names; run with `cargo nextest run -E 'test(/^root_/)'`.
 
 #![cfg(feature = "afxdp")]
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
@@ -84,7 +86,7 @@ fn extension(next: u8, length: usize) -> Vec<u8> {
 }
 
 fn fragment6(next: u8, offset: u16, more: bool) -> Vec<u8> {
-    [&[next, 0][..], &(offset * 8 | u16::from(more)).to_be_bytes(), &[0, 0, 0, 9]].concat()
+    [&[next, 0][..], &((offset * 8) | u16::from(more)).to_be_bytes(), &[0, 0, 0, 9]].concat()
 }
 
 fn icmp(kind: u8, about: &[u8]) -> Vec<u8> {
@@ -179,7 +181,7 @@ fn root_later_fragments_follow_the_address() {
     let steer = loaded();
     // What follows a later fragment's header is data; here it would read as other ports.
     let data = ports(1, 2);
-    let later = |protocol, source, to| v4(&ipv4(protocol, (source, to), 0, MORE | 185, &data));
+    let later = |protocol, source, to| v4(&ipv4(protocol, (source, to), 0, MORE + 185, &data));
     let first = |port| v4(&ipv4(UDP, (CLIENT, VIP), 0, MORE, &ports(9, port)));
     expect(&steer, "the first, by its ports", &first(53), Verdict::HitService);
     expect(&steer, "the first of no service", &first(54), Verdict::PassedMiss);

@@ -1,8 +1,8 @@
 //! What live tests share: two network namespaces with veth pairs between them, packet sockets, and frames by hand.
 
 #![allow(unsafe_code)]
-// Each test binary uses a part of it.
-#![allow(dead_code)]
+// Each test binary uses a part of it; the casts are of small numbers for C.
+#![allow(dead_code, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
 
 use std::ffi::CString;
 use std::io;
