@@ -115,8 +115,11 @@ impl Builder {
         while let Some(frame) = self.frames.pop() {
             if let Some(heading) = &frame.heading {
                 report.push(
-                    Diagnostic::error(heading.span(), format!("a `}}` is missing: `{}` is never closed", heading.name()))
-                        .label("the block that begins here goes on to the end of the file"),
+                    Diagnostic::error(
+                        heading.span(),
+                        format!("a `}}` is missing: `{}` is never closed", heading.name()),
+                    )
+                    .label("the block that begins here goes on to the end of the file"),
                 );
             }
             self.end(frame);
@@ -183,7 +186,8 @@ impl Builder {
         let Some(levels) = outer
             .enumerate()
             .find(|(_, context)| opens(*context) && (!listed || *context == Context::Root))
-            .map(|(index, _)| index + 1) else {
+            .map(|(index, _)| index + 1)
+        else {
             return;
         };
         if levels > self.frames.len() {
@@ -313,7 +317,10 @@ fn unknown(span: Span, name: &str, context: Context) -> Diagnostic {
     }
     let homes: Vec<_> = keywords::homes(name).map(Context::name).take(4).collect();
     if homes.is_empty() {
-        diagnostic.label(format!("not a keyword of {}", context.name()))
+        match keywords::elsewhere(name) {
+            Some((meant, home)) => diagnostic.label(format!("did you mean `{meant}`, of {}?", home.name())),
+            None => diagnostic.label(format!("not a keyword of {}", context.name())),
+        }
     } else {
         diagnostic.label("does not belong here").help(format!("`{shown}` belongs in {}", homes.join(", ")))
     }

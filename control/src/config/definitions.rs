@@ -142,8 +142,11 @@ impl Expansion<'_> {
                 Some(lines) => {
                     if !line.text().get(from..).unwrap_or_default().trim().is_empty() {
                         self.fail(
-                            Diagnostic::error(span, format!("`{}` has several lines, and text follows it", reference.name))
-                                .label("must stand last on its line"),
+                            Diagnostic::error(
+                                span,
+                                format!("`{}` has several lines, and text follows it", reference.name),
+                            )
+                            .label("must stand last on its line"),
                         );
                     }
                     let mut inner = Vec::new();

@@ -233,9 +233,8 @@ impl<'a> Preprocessor<'a> {
                     .help("keepalived reads no file that is executable or not regular"),
             );
         } else if self.chain.iter().any(|open| same_file(open, path)) {
-            self.report.push(
-                Diagnostic::error(pattern.span, format!("`{name}` includes itself")).label("would never end"),
-            );
+            self.report
+                .push(Diagnostic::error(pattern.span, format!("`{name}` includes itself")).label("would never end"));
         } else if self.chain.len() >= DEEPEST || self.files >= MOST_FILES {
             self.report.push(
                 Diagnostic::error(pattern.span, format!("`{name}` is not read: too many includes"))
@@ -244,9 +243,9 @@ impl<'a> Preprocessor<'a> {
         } else {
             match include::read(path) {
                 Ok(bytes) => self.text(&name, path, &bytes),
-                Err(error) => self.report.push(
-                    Diagnostic::error(pattern.span, format!("cannot read `{name}`: {error}")).label("names it"),
-                ),
+                Err(error) => self
+                    .report
+                    .push(Diagnostic::error(pattern.span, format!("cannot read `{name}`: {error}")).label("names it")),
             }
         }
     }

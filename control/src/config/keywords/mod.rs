@@ -143,6 +143,12 @@ pub(super) fn homes(name: &str) -> impl Iterator<Item = Context> {
     tables::ALL.iter().copied().filter(move |context| context.keyword(name).is_some())
 }
 
+/// The keyword of any block that is nearest, and that block.
+pub(super) fn elsewhere(word: &str) -> Option<(&'static str, Context)> {
+    let meant = nearest(word, tables::ALL.iter().flat_map(|context| context.names()))?;
+    homes(meant).next().map(|home| (meant, home))
+}
+
 /// Whether the words after this keyword are cut as a command line.
 pub(super) fn is_script(name: &str) -> bool {
     tables::SCRIPTS.contains(&name)
