@@ -1,5 +1,7 @@
 //! `sluice check` as a user calls it: exit codes, text and JSON.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

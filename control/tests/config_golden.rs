@@ -1,5 +1,7 @@
 //! What is said about wrong files, word for word. `SLUICE_BLESS=1 cargo nextest run` writes the expectations anew.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! What right files mean: the model that comes out of them.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Whatever the bytes: no panic, places inside the text, and no configuration where there is an error.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::{Duration, Instant};
 
 use control::config::{Includes, LoadOptions, Location, MOST_SHOWN, parse_text};
@@ -118,6 +120,6 @@ fn a_megabyte_of_garbage_is_answered_soon_and_shortly() {
         assert!(loaded.diagnostics.iter().count() <= 2 * MOST_SHOWN);
         assert!(loaded.diagnostics.render_plain().len() < 1 << 20);
         // Generous, for a build without optimisation on a busy machine: quadratic work would take minutes.
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
     }
 }

@@ -306,9 +306,14 @@ fn no_block(brace: Span, statement: &Statement) -> Diagnostic {
     }
 }
 
+/// Where, in a sentence.
+fn place(context: Context) -> String {
+    if context == Context::Root { "at the top level".to_owned() } else { format!("in {}", context.name()) }
+}
+
 fn unknown(span: Span, name: &str, context: Context) -> Diagnostic {
     let shown: String = name.chars().take(60).collect();
-    let diagnostic = Diagnostic::error(span, format!("unknown keyword `{shown}` in {}", context.name()));
+    let diagnostic = Diagnostic::error(span, format!("unknown keyword `{shown}` {}", place(context)));
     if let Some(meant) = keywords::nearest(name, context.names()) {
         return diagnostic.label(format!("did you mean `{meant}`?"));
     }
@@ -387,7 +392,7 @@ mod tests {
     #[test]
     fn an_unknown_keyword_takes_its_block_along() {
         let (tree, errors) = build("virtul_server a 80 {\nwhat ever {\n}\n}\nglobal_defs {\n}");
-        assert_eq!(errors, ["unknown keyword `virtul_server` in the top level"]);
+        assert_eq!(errors, ["unknown keyword `virtul_server` at the top level"]);
         assert_eq!(outline(&tree), "virtul_server(what()) global_defs()");
     }
 

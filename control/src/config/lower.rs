@@ -157,6 +157,11 @@ impl Lower<'_> {
             return Some(*value);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let plain = word.text.trim_matches(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{201e}']);
+        if plain.len() < word.text.len() {
+            self.error(word.span, format!("`{}` is no {what}", shown(&word.text)), "curly quotes are part of the word");
+            return None;
+        }
         let label = match keywords::nearest(&word.text, names.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("expected {}", either(&names)),
