@@ -139,6 +139,22 @@ fn lines_with_an_id_are_for_that_id() {
 }
 
 #[test]
+fn sequences_repeat_a_line() {
+    let text = "$SERVER= \\\n real_server 198.51.${net}.$host 80 { \\\n weight $w \\\n }\nvirtual_server 192.0.2.1 80 {\n\
+                ~LST({net, w}, {1, 10}, {2, 20}) ~SEQ(host, 7, 8) $SERVER\n}\n~SEQ(port, 81, 82) virtual_server 192.0.2.1 $port \
+                { real_server 198.51.100.1 { } }\n";
+    let config = config(text);
+    let servers: Vec<_> =
+        config.virtual_servers[0].real_servers.iter().map(|s| (s.at.address.to_string(), s.weight.value())).collect();
+    let expected = [("198.51.1.7", 10), ("198.51.1.8", 10), ("198.51.2.7", 20), ("198.51.2.8", 20)];
+    assert_eq!(servers, expected.map(|(address, weight)| (address.to_owned(), weight)));
+    assert_eq!(config.virtual_servers.len(), 3);
+    assert_eq!(messages("~SEQ(i, 1, 100000) x\n"), ["this sequence makes no sense"]);
+    let many = messages("~SEQ(i, 60000) ~SEQ(j, 60000) # comment\n");
+    assert_eq!(many, ["sequences give too many lines"]);
+}
+
+#[test]
 fn includes_are_read_where_they_stand() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
@@ -160,7 +176,7 @@ fn an_include_of_itself_or_of_nothing_is_told() {
     let main = dir.path().join("main.conf");
     let errors = |text: &str| {
         fs::write(&main, text).unwrap();
-        let diagnostics = load(&[main.clone()], &options()).diagnostics;
+        let diagnostics = load(std::slice::from_ref(&main), &options()).diagnostics;
         (diagnostics.error_count(), diagnostics.warning_count())
     };
     assert_eq!(errors("include main.conf\n"), (1, 0));
