@@ -193,16 +193,14 @@ impl Builder {
         if levels > self.frames.len() {
             return;
         }
-        let span = words.first().map(|word| word.span).unwrap_or_default();
+        let mut open = Vec::new();
         for _ in 0..levels {
-            let Some(frame) = self.frames.pop() else { return };
-            let inner = frame.heading.as_ref().map_or("a block", |heading| heading.name());
-            report.push_with(|| {
-                Diagnostic::error(span, format!("a `}}` is missing before this: `{inner}` is still open"))
-                    .label(format!("`{name}` cannot stand inside `{inner}`"))
-            });
+            let Some(frame) = self.frames.pop() else { break };
+            open.push(frame.heading.as_ref().map_or_else(|| "a block".to_owned(), |heading| heading.name().to_owned()));
             self.end(frame);
         }
+        let span = words.first().map(|word| word.span).unwrap_or_default();
+        report.push_with(|| unclosed(span, name, &open));
     }
 
     fn open(&mut self, brace: Span, report: &mut Diagnostics) {
@@ -293,9 +291,24 @@ fn split_settings(context: Context, mut words: Vec<Word>) -> Vec<Vec<Word>> {
     parts
 }
 
+fn unclosed(span: Span, name: &str, open: &[String]) -> Diagnostic {
+    let blocks: Vec<_> = open.iter().map(|block| format!("`{block}`")).collect();
+    let message = match blocks.as_slice() {
+        [one] => format!("a `}}` is missing before this: {one} is still open"),
+        several => format!("{} `}}` are missing before this: {} are still open", several.len(), several.join(", ")),
+    };
+    let inner = blocks.first().map(String::as_str).unwrap_or_default();
+    Diagnostic::error(span, message).label(format!("`{name}` cannot stand inside {inner}"))
+}
+
 fn missing_open(statement: &Statement) -> Diagnostic {
-    Diagnostic::error(statement.span(), format!("a `{{` is missing after `{}`", statement.name()))
-        .label("expected a block")
+    // Behind the last word: the words have errors of their own.
+    let end = statement.span().end;
+    Diagnostic::error(
+        Span { start: end, ..statement.span() },
+        format!("a `{{` is missing after `{}`", statement.name()),
+    )
+    .label("expected a block")
 }
 
 fn no_block(brace: Span, statement: &Statement) -> Diagnostic {
@@ -375,6 +388,8 @@ mod tests {
         let (tree, errors) = build(text);
         assert_eq!(errors, ["a `}` is missing before this: `virtual_server` is still open"]);
         assert_eq!(outline(&tree), "virtual_server(real_server(weight)) virtual_server()");
+        let (_, errors) = build("virtual_server a 80 {\nreal_server b 80 {\nvirtual_server c 80 {\n}");
+        assert_eq!(errors, ["2 `}` are missing before this: `real_server`, `virtual_server` are still open"]);
         let (_, errors) = build("virtual_server a 80 {\nreal_server b 80 {\nweight 1\n}");
         assert_eq!(errors, ["a `}` is missing: `virtual_server` is never closed"]);
     }

@@ -161,8 +161,10 @@ pub(super) fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> 
         return None;
     }
     let most = if length < 5 { 1 } else { (length / 3).min(4) };
+    let word = word.to_ascii_lowercase();
     names
-        .map(|name| (strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &name.to_ascii_lowercase()), name))
+        .filter(|name| name.len().abs_diff(length) <= most)
+        .map(|name| (strsim::damerau_levenshtein(&word, &name.to_ascii_lowercase()), name))
         .filter(|(distance, _)| *distance <= most)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
