@@ -110,14 +110,20 @@ pub fn translate_v4(
     inner: &Rewrite<Ipv4Addr>,
 ) {
     let addresses = (inner.source.octets(), inner.destination.octets());
-    let inside = swap::<4>(frame, embedded.l3 + ipv4::SOURCE, addresses.0)
-        .and(swap::<4>(frame, embedded.l3 + ipv4::DESTINATION, addresses.1));
+    let inside = swap::<4>(frame, embedded.l3 + ipv4::SOURCE, addresses.0).and(swap::<4>(
+        frame,
+        embedded.l3 + ipv4::DESTINATION,
+        addresses.1,
+    ));
     let header_sum = update(frame, embedded.l3 + ipv4::CHECKSUM, inside);
     let transport = translate_transport(frame, embedded, inside, (inner.source_port, inner.destination_port));
     update(frame, headers.l4 as usize + CHECKSUM, inside.and(header_sum).and(transport));
     let l3 = headers.l3 as usize;
-    let outside = swap::<4>(frame, l3 + ipv4::SOURCE, outer.0.octets())
-        .and(swap::<4>(frame, l3 + ipv4::DESTINATION, outer.1.octets()));
+    let outside = swap::<4>(frame, l3 + ipv4::SOURCE, outer.0.octets()).and(swap::<4>(
+        frame,
+        l3 + ipv4::DESTINATION,
+        outer.1.octets(),
+    ));
     update(frame, l3 + ipv4::CHECKSUM, outside);
 }
 
@@ -130,12 +136,18 @@ pub fn translate_v6(
     inner: &Rewrite<Ipv6Addr>,
 ) {
     let addresses = (inner.source.octets(), inner.destination.octets());
-    let inside = swap::<16>(frame, embedded.l3 + ipv6::SOURCE, addresses.0)
-        .and(swap::<16>(frame, embedded.l3 + ipv6::DESTINATION, addresses.1));
+    let inside = swap::<16>(frame, embedded.l3 + ipv6::SOURCE, addresses.0).and(swap::<16>(
+        frame,
+        embedded.l3 + ipv6::DESTINATION,
+        addresses.1,
+    ));
     let transport = translate_transport(frame, embedded, inside, (inner.source_port, inner.destination_port));
     let l3 = headers.l3 as usize;
-    let outside = swap::<16>(frame, l3 + ipv6::SOURCE, outer.0.octets())
-        .and(swap::<16>(frame, l3 + ipv6::DESTINATION, outer.1.octets()));
+    let outside = swap::<16>(frame, l3 + ipv6::SOURCE, outer.0.octets()).and(swap::<16>(
+        frame,
+        l3 + ipv6::DESTINATION,
+        outer.1.octets(),
+    ));
     update(frame, headers.l4 as usize + CHECKSUM, inside.and(transport).and(outside));
 }
 
@@ -149,7 +161,9 @@ fn translate_transport(
     let ([a, b], [c, d]) = (source.to_wire(), destination.to_wire());
     let ports = swap::<4>(frame, embedded.l4, [a, b, c, d]);
     let at = embedded.l4 + if embedded.protocol == number::UDP { udp::CHECKSUM } else { tcp::CHECKSUM };
-    let Some(field) = frame.get_mut(..embedded.end).and_then(|f| f.get_mut(at..)).and_then(<[u8]>::first_chunk_mut::<2>) else {
+    let Some(field) =
+        frame.get_mut(..embedded.end).and_then(|f| f.get_mut(at..)).and_then(<[u8]>::first_chunk_mut::<2>)
+    else {
         return ports;
     };
     let (old, change) = (*field, addresses.and(ports));
