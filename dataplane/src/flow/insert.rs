@@ -119,16 +119,19 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         failed
     }
 
+    #[inline]
     fn claim(&self, entry: &FlowEntry<F>, index: u32, direction: Direction) -> Claim<F> {
         let words = entry.words(direction);
         Claim { words, hash: self.hash_words(&words), index, direction }
     }
 
+    #[inline]
     fn same_forward(&self, entry: &FlowEntry<F>, other: FlowRef) -> bool {
         self.entry_at(other.index).words(Direction::Forward) == entry.words(Direction::Forward)
     }
 
     /// Puts a key into the index, or finds the live flow that has it.
+    #[inline]
     fn place(&self, claim: &Claim<F>) -> Placed {
         for _ in 0..ATTEMPTS {
             let (cell, empty) = match self.room(claim) {
@@ -167,6 +170,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// An empty slot in the emptier of the key's two buckets, unless the key is there.
+    #[inline]
     fn room(&self, claim: &Claim<F>) -> Room<'_> {
         let pattern = SlotWord::pattern(claim.hash.tag());
         let mut best: Option<(usize, &AtomicU64, SlotWord)> = None;
@@ -195,6 +199,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Reads both buckets for others with the key of a claim that stands in `mine`.
+    #[inline]
     fn contest(&self, claim: &Claim<F>, mine: &AtomicU64) -> Contest {
         let pattern = SlotWord::pattern(claim.hash.tag());
         for cell in self.slots(claim.hash).into_iter().flatten().filter(|cell| !std::ptr::eq(*cell, mine)) {
@@ -217,6 +222,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Whether a slot is taken by another flow with the key of this claim.
+    #[inline]
     fn rivals(&self, claim: &Claim<F>, word: SlotWord) -> bool {
         word.index() != claim.index && self.entry_at(word.index()).words(word.direction()) == claim.words
     }
@@ -250,6 +256,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 }
 
+#[inline]
 fn swap(cell: &AtomicU64, seen: SlotWord, next: SlotWord) -> bool {
     cell.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

@@ -14,7 +14,7 @@ use super::table::Table;
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     hash: KeyHash,
-    /// Slots whose tag matches: bits 0–7 the first bucket's, 8–15 the second's.
+    /// Slots whose tag matches: the lower bits for the first bucket, then the second's.
     matching: u32,
     /// The first of them.
     first: SlotWord,
@@ -59,16 +59,14 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     #[inline]
     pub fn probe(&self, hash: KeyHash) -> Probe {
         let pattern = SlotWord::pattern(hash.tag());
-        let [one, two] = self.slots(hash);
-        let mut matching = 0;
-        for (bit, cell) in one.iter().chain(two).enumerate() {
-            matching |= u32::from(SlotWord(cell.load(Ordering::Relaxed)).matches(pattern)) << bit;
-        }
+        // Within bounds: `buckets` reduces to below the number of buckets.
+        let [one, two] = hash.buckets(self.buckets).map(|bucket| &self.store.buckets()[bucket]);
+        let matching = self.store.matches(one, two, pattern);
         let mut first = SlotWord(0);
         if matching != 0 {
             let bit = matching.trailing_zeros() as usize;
-            let cell = one.get(bit).unwrap_or_else(|| &two[bit % N]);
-            first = SlotWord(cell.load(Ordering::Acquire));
+            let bucket = if bit < N { one } else { two };
+            first = SlotWord(bucket.0[bit % N].load(Ordering::Acquire));
             prefetch(self.entry_at(first.index()));
         }
         Probe { hash, matching, first }

@@ -2,7 +2,7 @@
 
 use super::entry::FlowEntry;
 use super::key::Family;
-use super::slot::Bucket;
+use super::slot::{Bucket, MATCH};
 use super::sync::{AtomicU32, AtomicU64};
 use crate::ident::MAX_WORKERS;
 
@@ -62,6 +62,11 @@ pub trait Storage<F: Family, const N: usize>: Send + Sync {
     fn entries(&self) -> &[FlowEntry<F>];
     /// For each entry on the free list, the next one's number plus one, or 0.
     fn links(&self) -> &[AtomicU32];
+    /// A bit for each slot of two buckets whose word is `pattern` under [`MATCH`].
+    #[inline]
+    fn matches(&self, one: &Bucket<N>, two: &Bucket<N>, pattern: u64) -> u32 {
+        one.matches(pattern, MATCH) | two.matches(pattern, MATCH) << N
+    }
     /// Bytes, all in.
     fn bytes(&self) -> usize;
 }
