@@ -18,7 +18,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use super::entry::FlowEntry;
 use super::hash::KEY_WORDS;
 use super::key::Family;
-use super::slot::{Bucket, MATCH};
+use super::slot::Bucket;
 use super::storage::{Geometry, READERS, Reader, Shared, Storage};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEFT");
@@ -219,9 +219,9 @@ impl<F: Family> Storage<F, 8> for Mapping<F> {
 
     #[cfg(all(target_arch = "x86_64", not(loom)))]
     #[inline]
-    fn matches(&self, one: &Bucket<8>, two: &Bucket<8>, pattern: u64) -> u32 {
+    fn matches(&self, buckets: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
         // SAFETY: SSE2 is part of x86_64.
-        unsafe { matches(one, two, pattern) }
+        unsafe { matches(buckets, pattern, mask) }
     }
 
     fn bytes(&self) -> usize {
@@ -277,11 +277,11 @@ pub(super) fn prefetch<T>(value: &T) {
     let _ = value;
 }
 
-/// [`Storage::matches`], for a pattern and mask with nothing in the lower 32 bits. Each slot is read as by a relaxed load.
+/// [`Storage::matches`] with vectors.
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 #[target_feature(enable = "sse2")]
 #[inline]
-fn matches(one: &Bucket<8>, two: &Bucket<8>, pattern: u64) -> u32 {
+fn matches([one, two]: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
     use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
@@ -311,7 +311,7 @@ fn matches(one: &Bucket<8>, two: &Bucket<8>, pattern: u64) -> u32 {
         );
     }
     let wanted = _mm_set1_epi32((pattern >> 32) as i32);
-    let mask = _mm_set1_epi32((MATCH >> 32) as i32);
+    let mask = _mm_set1_epi32((mask >> 32) as i32);
     let equal = |upper| _mm_cmpeq_epi32(_mm_and_si128(upper, mask), wanted);
     let first = _mm_packs_epi32(equal(a), equal(b));
     let second = _mm_packs_epi32(equal(c), equal(d));

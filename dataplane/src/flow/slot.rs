@@ -7,7 +7,8 @@ use super::sync::{AtomicU64, Ordering};
 
 const TAG_SHIFT: u32 = 32;
 const REVERSE: u64 = 1 << 48;
-const OCCUPIED: u64 = 1 << 49;
+/// Set in every slot that is taken, tentatively or for good.
+pub(super) const OCCUPIED: u64 = 1 << 49;
 const COMMITTED: u64 = 1 << 50;
 const COUNT_SHIFT: u32 = 51;
 /// The bits that [`SlotWord::pattern`] decides on; all in the upper half of the word.

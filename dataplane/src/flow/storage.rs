@@ -2,7 +2,7 @@
 
 use super::entry::FlowEntry;
 use super::key::Family;
-use super::slot::{Bucket, MATCH};
+use super::slot::Bucket;
 use super::sync::{AtomicU32, AtomicU64};
 use crate::ident::MAX_WORKERS;
 
@@ -62,10 +62,11 @@ pub trait Storage<F: Family, const N: usize>: Send + Sync {
     fn entries(&self) -> &[FlowEntry<F>];
     /// For each entry on the free list, the next one's number plus one, or 0.
     fn links(&self) -> &[AtomicU32];
-    /// A bit for each slot of two buckets whose word is `pattern` under [`MATCH`].
+    /// A bit for each slot of two buckets whose word is `pattern` under `mask`, both of which have only bits of its
+    /// upper half. The lower bits are the first bucket's. Reads as relaxed loads do.
     #[inline]
-    fn matches(&self, one: &Bucket<N>, two: &Bucket<N>, pattern: u64) -> u32 {
-        one.matches(pattern, MATCH) | two.matches(pattern, MATCH) << N
+    fn matches(&self, [one, two]: [&Bucket<N>; 2], pattern: u64, mask: u64) -> u32 {
+        one.matches(pattern, mask) | two.matches(pattern, mask) << N
     }
     /// Bytes, all in.
     fn bytes(&self) -> usize;
