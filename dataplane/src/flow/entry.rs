@@ -225,15 +225,18 @@ impl<F: Family> FlowEntry<F> {
     #[inline]
     pub fn client_mac(&self) -> Option<(MacAddr, PortIndex)> {
         let raw = self.client.load(Ordering::Relaxed);
-        let [a, b, c, d, e, f, port, _] = raw.to_le_bytes();
-        (raw & CLIENT_KNOWN != 0).then_some((MacAddr([a, b, c, d, e, f]), PortIndex(port)))
+        let [mac @ .., port, _] = raw.to_le_bytes();
+        (raw & CLIENT_KNOWN != 0).then_some((MacAddr(mac), PortIndex(port)))
     }
 
     /// Learns (or forgets) the client's Ethernet address and port.
     #[inline]
     pub fn set_client_mac(&self, client: Option<(MacAddr, PortIndex)>) {
-        let raw = client.map_or(0, |(MacAddr([a, b, c, d, e, f]), port)| {
-            u64::from_le_bytes([a, b, c, d, e, f, port.0, 0]) | CLIENT_KNOWN
+        let raw = client.map_or(0, |(MacAddr(mac), port)| {
+            let mut bytes = [0; 8];
+            bytes[..6].copy_from_slice(&mac);
+            bytes[6] = port.0;
+            u64::from_le_bytes(bytes) | CLIENT_KNOWN
         });
         if self.client.load(Ordering::Relaxed) != raw {
             self.client.store(raw, Ordering::Relaxed);

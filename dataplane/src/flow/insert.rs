@@ -212,22 +212,33 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             if std::ptr::eq(cell, mine) {
                 continue;
             }
-            for _ in 0..ATTEMPTS {
-                let word = SlotWord(cell.load(Ordering::Acquire));
-                if !word.matches(pattern) || !self.rivals(claim, word) {
-                    break;
-                }
-                if word.is_committed() && self.entry_at(word.index()).state().life() != Life::Dead {
-                    return Contest::Lost(word);
-                }
-                if !word.is_committed() && std::ptr::from_ref(cell) < std::ptr::from_ref(mine) {
-                    return Contest::Yield;
-                }
-                // A claim in a higher slot is killed; a dead flow's slot is emptied before its ender comes to it.
-                swap(cell, word, word.emptied());
+            match self.challenge(claim, cell, mine) {
+                Contest::Won => {}
+                lost => return lost,
             }
         }
         Contest::Won
+    }
+
+    /// A claim in `mine` against whatever stands in another slot.
+    #[cold]
+    fn challenge(&self, claim: &Claim<F>, cell: &AtomicU64, mine: &AtomicU64) -> Contest {
+        let pattern = SlotWord::pattern(claim.hash.tag());
+        for _ in 0..ATTEMPTS {
+            let word = SlotWord(cell.load(Ordering::Acquire));
+            if !word.matches(pattern) || !self.rivals(claim, word) {
+                return Contest::Won;
+            }
+            if word.is_committed() && self.entry_at(word.index()).state().life() != Life::Dead {
+                return Contest::Lost(word);
+            }
+            if !word.is_committed() && std::ptr::from_ref(cell) < std::ptr::from_ref(mine) {
+                return Contest::Yield;
+            }
+            // A claim in a higher slot is killed; a dead flow's slot is emptied before its ender comes to it.
+            swap(cell, word, word.emptied());
+        }
+        Contest::Yield
     }
 
     /// Whether a slot is taken by another flow with the key of this claim.

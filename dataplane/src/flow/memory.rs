@@ -310,10 +310,35 @@ fn matches([one, two]: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
             options(readonly, nostack, preserves_flags),
         );
     }
-    let wanted = _mm_set1_epi32((pattern >> 32) as i32);
-    let mask = _mm_set1_epi32((mask >> 32) as i32);
+    let wanted = _mm_set1_epi32(((pattern >> 32) as u32).cast_signed());
+    let mask = _mm_set1_epi32(((mask >> 32) as u32).cast_signed());
     let equal = |upper| _mm_cmpeq_epi32(_mm_and_si128(upper, mask), wanted);
     let first = _mm_packs_epi32(equal(a), equal(b));
     let second = _mm_packs_epi32(equal(c), equal(d));
-    _mm_movemask_epi8(_mm_packs_epi16(first, second)) as u32
+    _mm_movemask_epi8(_mm_packs_epi16(first, second)).cast_unsigned()
+}
+
+#[cfg(all(test, target_arch = "x86_64", not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::key::V4;
+    use super::super::slot::{Direction, MATCH, OCCUPIED, SlotWord};
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn vectors_see_what_scalars_see(tags: [Option<u16>; 16], wanted in prop::sample::select(vec![0, 1, 0x8000, 0xffff])) {
+            let word = |tag: Option<u16>| tag.map_or(0, |tag| {
+                SlotWord(0).claimed(u32::MAX, if tag % 3 == 0 { wanted } else { tag }, Direction::Reverse).0
+            });
+            let bucket = |offset: usize| Bucket(std::array::from_fn(|i| AtomicU64::new(word(tags[offset + i]))));
+            let (one, two) = (bucket(0), bucket(8));
+            let mapping = Mapping::<V4>::anonymous(Geometry::new(1, 8)).unwrap();
+            for (pattern, mask) in [(SlotWord::pattern(wanted), MATCH), (0, OCCUPIED)] {
+                let scalar = one.matches(pattern, mask) | two.matches(pattern, mask) << 8;
+                prop_assert_eq!(mapping.matches([&one, &two], pattern, mask), scalar);
+            }
+        }
+    }
 }
