@@ -318,7 +318,8 @@ fn matches([one, two]: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
     _mm_movemask_epi8(_mm_packs_epi16(first, second)).cast_unsigned()
 }
 
-#[cfg(all(test, target_arch = "x86_64", not(loom)))]
+#[cfg(test)]
+#[cfg(all(target_arch = "x86_64", not(loom)))]
 mod tests {
     use proptest::prelude::*;
 

@@ -94,7 +94,8 @@ fn expected<F: Family>(entry: &FlowEntry<F>, now: Tick) -> u8 {
     if entry.reverse().is_some() { WANTED } else { WANTED | REVERSE }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::net::Ipv4Addr;
 
