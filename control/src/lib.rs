@@ -1,1 +1,4 @@
 //! The control side of Sluice: configuration, the kernel's addresses and routes, the director and its commands.
+
+pub mod cli;
+pub mod config;

@@ -1,0 +1,3 @@
+//! The commands of the program `sluice`, one a file.
+
+pub mod check;

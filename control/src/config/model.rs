@@ -1,0 +1,308 @@
+//! What a configuration means: the typed result that everything after the parser works with.
+//!
+//! A [`Config`] is complete and consistent: numbers are in range, no service or real server stands twice, and every
+//! default that does not depend on the machine is filled in. What depends on the machine is an `Option`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dataplane::ident::{CoreIndex, Endpoint, ServiceKey, Weight};
+use ipnet::IpNet;
+
+use super::source::Place;
+
+/// A whole configuration, of one or several files.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Config {
+    /// The blocks `global_defs`.
+    pub global: GlobalDefs,
+    /// The blocks `static_ipaddress`, in the order of the file.
+    pub static_addresses: Vec<StaticAddress>,
+    /// The virtual servers, in the order of the file; no [`ServiceKey`] occurs twice.
+    pub virtual_servers: Vec<VirtualServer>,
+    /// The block `dataplane`, or its defaults.
+    pub dataplane: DataplaneConfig,
+}
+
+/// What is used of `global_defs`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GlobalDefs {
+    /// `router_id`: the name of this director. None: the host name.
+    pub router_id: Option<String>,
+}
+
+/// One address that the director adds to an interface while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticAddress {
+    /// The address with its prefix length; /32 or /128 where the file names none.
+    pub address: IpNet,
+    /// `dev`: the interface. None: keepalived's default, `eth0`, is not assumed; the caller derives it or refuses.
+    pub dev: Option<String>,
+    /// `brd`: the broadcast address.
+    pub broadcast: Broadcast,
+    /// `scope`, as the kernel's number: 0 global, 200 site, 253 link, 254 host.
+    pub scope: u8,
+    /// `label`, at most 15 bytes.
+    pub label: Option<String>,
+    /// `peer`: the other end of a point-to-point link.
+    pub peer: Option<IpNet>,
+    /// `preferred_lft`. None: for ever.
+    pub preferred_lifetime: Option<Duration>,
+    /// `home`, `-nodad`, `noprefixroute`.
+    pub flags: AddressFlags,
+    /// Where the line stands.
+    pub place: Place,
+}
+
+/// Switches of an address line, each off by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct AddressFlags {
+    /// `-nodad`: use an IPv6 address without duplicate address detection (`IFA_F_NODAD`).
+    pub nodad: bool,
+    /// `noprefixroute`: the kernel adds no route for the prefix (`IFA_F_NOPREFIXROUTE`).
+    pub noprefixroute: bool,
+    /// `home`: a mobile IPv6 home address (`IFA_F_HOMEADDRESS`).
+    pub home: bool,
+}
+
+/// The broadcast address of a static address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Broadcast {
+    /// None is set.
+    #[default]
+    Unset,
+    /// `brd +`: the last address of the prefix.
+    Last,
+    /// `brd -`: the first address of the prefix.
+    First,
+    /// `brd ADDRESS`.
+    Address(std::net::Ipv4Addr),
+}
+
+/// One `virtual_server` block with its address, port and protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualServer {
+    /// Protocol, VIP and port; port 0 stands for every port.
+    pub key: ServiceKey,
+    /// `lb_algo`, `lvs_sched`; wlc where the file names none.
+    pub scheduler: SchedulerKind,
+    /// `lb_kind`, `lvs_method`: what a real server gets that names no method of its own.
+    pub method: ForwardingMethod,
+    /// The real servers, in the order of the file; no endpoint occurs twice.
+    pub real_servers: Vec<RealServer>,
+    /// Where the block's heading stands.
+    pub place: Place,
+}
+
+/// One `real_server` block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealServer {
+    /// Address and port. The port is the service's for DR and TUN, and where the file names none.
+    pub at: Endpoint,
+    /// `weight`; 1, or the virtual server's, where the file names none.
+    pub weight: Weight,
+    /// Its own method or that of the virtual server.
+    pub method: ForwardingMethod,
+    /// `inhibit_on_failure`: on failure set the weight to 0 instead of removing the server.
+    pub inhibit_on_failure: bool,
+    /// Where the block's heading stands.
+    pub place: Place,
+}
+
+/// How a real server is chosen for a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SchedulerKind {
+    /// Round robin.
+    Rr,
+    /// Weighted round robin.
+    Wrr,
+    /// Weighted least connections.
+    Wlc,
+    /// Maglev hashing of the client's address.
+    Mh {
+        /// `mh-port`: hash the client's port too.
+        port: bool,
+        /// `mh-fallback`: go on to another server where the chosen one has weight 0.
+        fallback: bool,
+    },
+}
+
+/// How packets reach a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardingMethod {
+    /// Rewrite the destination; replies pass the director.
+    Nat,
+    /// Rewrite only the Ethernet address; the server answers the client itself.
+    Dr,
+    /// Wrap in IPIP (RFC 2003, RFC 2473); the server answers the client itself.
+    Tun,
+}
+
+/// The block `dataplane`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataplaneConfig {
+    /// `workers`. None: derived from the queues and cores.
+    pub workers: Option<Workers>,
+    /// `idle`: what a worker does without packets.
+    pub idle: Idle,
+    /// `connections`: IPv4 flows that fit, 1 to 2^30.
+    pub connections: u32,
+    /// `connections6`: IPv6 flows that fit, 1 to 2^30; a quarter of `connections` where the file names none.
+    pub connections6: u32,
+    /// `sloppy_tcp`: a TCP segment other than SYN may open a flow.
+    pub sloppy_tcp: bool,
+    /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
+    pub timeouts: TimeoutOverrides,
+    /// The `interface` blocks, no name twice. Empty: derived from VIPs and the routes to real servers.
+    pub interfaces: Vec<InterfaceConfig>,
+    /// `kernel_port`. None: `kernel_port off`.
+    pub kernel_port: Option<KernelPort>,
+}
+
+impl DataplaneConfig {
+    /// `connections` where the file names none.
+    pub const CONNECTIONS: u32 = 1_048_576;
+}
+
+impl Default for DataplaneConfig {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            idle: Idle::default(),
+            connections: Self::CONNECTIONS,
+            connections6: Self::CONNECTIONS / 4,
+            sloppy_tcp: false,
+            timeouts: TimeoutOverrides::default(),
+            interfaces: Vec::new(),
+            kernel_port: Some(KernelPort::default()),
+        }
+    }
+}
+
+/// `workers N [cores …]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many, 1 to [`dataplane::ident::MAX_WORKERS`].
+    pub count: usize,
+    /// The core of each worker, `count` of them without repetition; empty: chosen by the director.
+    pub cores: Vec<CoreIndex>,
+}
+
+/// What a worker does when its queues are empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Idle {
+    /// Spin for ever.
+    Busy,
+    /// Spin for a while, then sleep.
+    #[default]
+    Adaptive,
+    /// Sleep at once.
+    Sleep,
+}
+
+/// Idle times after which flows end, as `ipvsadm --set` has them; whole seconds. None: the default of IPVS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TimeoutOverrides {
+    /// An established TCP connection.
+    pub tcp: Option<Duration>,
+    /// A TCP connection after a FIN.
+    pub tcpfin: Option<Duration>,
+    /// A UDP flow.
+    pub udp: Option<Duration>,
+}
+
+/// `interface NAME { … }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// The interface, 1 to 15 bytes.
+    pub name: String,
+    /// `queues`.
+    pub queues: Queues,
+    /// `mode`: where the XDP program runs.
+    pub mode: XdpMode,
+    /// `copy`: whether frames are copied between the driver and the frame pool.
+    pub copy: CopyMode,
+    /// `checksum`: what received transport checksums hold.
+    pub checksum: ChecksumPolicy,
+    /// `busy_poll`. None: off.
+    pub busy_poll: Option<BusyPoll>,
+    /// Where the block's heading stands.
+    pub place: Place,
+}
+
+/// How many receive queues of an interface the director serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Queues {
+    /// As many as it has.
+    #[default]
+    All,
+    /// The interface is to be set to this many, 1 to 1024.
+    Count(u32),
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum XdpMode {
+    /// Native, else generic with a warning.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// After the kernel made its packet buffer: works with every driver, slowly.
+    Generic,
+}
+
+/// Whether frames are copied between the driver and the frame pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CopyMode {
+    /// Zero-copy where the driver can.
+    #[default]
+    Auto,
+    /// Always copied.
+    Copy,
+    /// Zero-copy, or not at all.
+    ZeroCopy,
+}
+
+/// What the transport checksums of received frames hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ChecksumPolicy {
+    /// By the driver: full on veth and the like, offload on hardware.
+    #[default]
+    Auto,
+    /// Whole checksums that the hardware verified.
+    Offload,
+    /// Maybe only the pseudo-header's sum: verify or complete every one.
+    Full,
+}
+
+/// `busy_poll on [budget N]` (`SO_PREFER_BUSY_POLL`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusyPoll {
+    /// Packets a pass (`SO_BUSY_POLL_BUDGET`), 1 to 65535.
+    pub budget: u16,
+}
+
+impl Default for BusyPoll {
+    fn default() -> Self {
+        Self { budget: 64 }
+    }
+}
+
+/// `kernel_port on [rate N]`: the way of packets that the kernel has to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelPort {
+    /// Most packets a second that go to the kernel, 1 to 2^32 - 1.
+    pub rate: u32,
+}
+
+impl Default for KernelPort {
+    fn default() -> Self {
+        Self { rate: 100_000 }
+    }
+}
+
+/// Whether an address is of the same family as another.
+pub(super) const fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
