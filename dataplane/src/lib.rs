@@ -7,4 +7,5 @@ pub mod clock;
 pub mod counters;
 pub mod ident;
 pub mod port;
+pub mod steer;
 mod sys;
