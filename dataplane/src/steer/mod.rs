@@ -1,0 +1,24 @@
+//! Steering: the XDP program that decides which frames are the dataplane's, what it is told, and its loader.
+//!
+//! [`SteerPlan`] is the wish, plain data; [`Steer`] (feature `afxdp`) loads the program, attaches it by netlink, so that
+//! it outlives a killed process, and keeps its maps equal to the plan.
+
+mod plan;
+mod verdict;
+
+#[cfg(feature = "afxdp")]
+mod attach;
+#[cfg(feature = "afxdp")]
+mod error;
+#[cfg(feature = "afxdp")]
+mod loader;
+
+pub use plan::SteerPlan;
+pub use verdict::Verdict;
+
+#[cfg(feature = "afxdp")]
+pub use attach::{AttachMode, Cleaned, Interface, NATIVE_MTU_LIMIT, cleanup};
+#[cfg(feature = "afxdp")]
+pub use error::SteerError;
+#[cfg(feature = "afxdp")]
+pub use loader::{Decision, Steer, SteerLimits};
