@@ -1,5 +1,11 @@
 //! The control side of Sluice: configuration, the kernel's addresses and routes, the director and its commands.
 
+pub mod api;
 pub mod cli;
 pub mod config;
+pub mod director;
+pub mod error;
+pub mod guard;
+pub mod logging;
+pub mod signals;
 pub mod topology;

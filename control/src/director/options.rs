@@ -1,0 +1,29 @@
+//! What `sluice run` was told: the same for the guard and for the director that it starts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Options of a director.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Configuration files, read as one configuration.
+    pub files: Vec<PathBuf>,
+    /// The state directory.
+    pub state_dir: PathBuf,
+    /// `--log`.
+    pub log: Option<String>,
+}
+
+impl RunOptions {
+    /// The command line of a director below a guard, without the program's name.
+    pub fn director_arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["director".into(), "--state-dir".into(), self.state_dir.clone().into()];
+        for file in &self.files {
+            arguments.extend(["-f".into(), file.clone().into()]);
+        }
+        if let Some(level) = &self.log {
+            arguments.extend(["--log".into(), level.into()]);
+        }
+        arguments
+    }
+}
