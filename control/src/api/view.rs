@@ -135,8 +135,23 @@ pub struct Destination {
     pub active: u32,
     /// All others.
     pub inactive: u32,
+    /// Connections since the director started.
+    pub connections: u64,
+    /// From clients to it.
+    pub inbound: Flowed,
+    /// From it to clients; zero where the director does not see replies.
+    pub outbound: Flowed,
     /// Whether the way to it is known: `resolved`, `unresolved`, `no route` or `local`.
     pub way: String,
+}
+
+/// Packets and bytes of one direction, from the IP header on, as IPVS counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flowed {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// A flow table.

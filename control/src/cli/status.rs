@@ -119,7 +119,7 @@ fn flows(page: &mut String, status: &Status) {
 fn services(page: &mut String, services: &[Service]) {
     line!(page, "\nServices");
     line!(page, "Prot LocalAddress:Port Scheduler Flags");
-    line!(page, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  Way");
+    line!(page, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  InPkts (bytes)       OutPkts (bytes)      Way");
     for service in services {
         let address = endpoint(service.address, service.port);
         let note = if service.local { "" } else { "  (address not on this machine: not served)" };
@@ -138,8 +138,12 @@ fn real_server(page: &mut String, destination: &Destination) {
         "tun" => "Tunnel",
         other => other,
     };
-    let Destination { weight, active, inactive, way, .. } = destination;
-    line!(page, "  -> {address:<28} {forward:<7} {weight:<6} {active:<10} {inactive:<10} {way}");
+    let Destination { weight, active, inactive, way, inbound, outbound, .. } = destination;
+    let (inbound, outbound) = (packets(inbound.packets, inbound.bytes), packets(outbound.packets, outbound.bytes));
+    line!(
+        page,
+        "  -> {address:<28} {forward:<7} {weight:<6} {active:<10} {inactive:<10} {inbound:<20} {outbound:<20} {way}"
+    );
 }
 
 fn findings(page: &mut String, findings: &[String]) {
@@ -211,7 +215,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::{Configuration, PortTraffic, Socket};
+    use crate::api::view::{Configuration, Flowed, PortTraffic, Socket};
 
     fn example() -> Status {
         let destination = |last: u8, weight, way: &str| Destination {
@@ -221,6 +225,9 @@ mod tests {
             weight,
             active: 2,
             inactive: 1,
+            connections: 3,
+            inbound: Flowed { packets: 12, bytes: 1200 },
+            outbound: Flowed { packets: 9, bytes: 99_000 },
             way: way.into(),
         };
         let count = |n, meaning: &str| Count { count: n, meaning: meaning.into() };
