@@ -13,4 +13,5 @@ pub mod sched;
 pub mod service;
 pub mod snapshot;
 pub mod state;
+pub mod steer;
 mod sys;

@@ -411,7 +411,10 @@ mod tests {
         assert_eq!((&state.kind, state.up), (&LinkKind::Veth, false));
         let expect = |prefix: &str, via: Via, metric: u32| {
             let prefix: IpNet = prefix.parse().unwrap();
-            assert!(topology.routes.iter().any(|r| r.prefix == prefix && r.via == via && r.metric == metric), "{prefix}");
+            assert!(
+                topology.routes.iter().any(|r| r.prefix == prefix && r.via == via && r.metric == metric),
+                "{prefix}"
+            );
         };
         expect("0.0.0.0/0", Via::Gateway("10.1.0.2".parse().unwrap(), eth0), 0);
         expect("::/0", Via::Link(eth1), 1024);
@@ -430,7 +433,10 @@ mod tests {
         )
         .unwrap();
         let Via::Multipath(legs) = &topology.routes.last().unwrap().via else { panic!("not multipath") };
-        assert_eq!(legs.iter().map(|leg| leg.gateway.unwrap().to_string()).collect::<Vec<_>>(), ["10.1.0.2", "10.1.0.3"]);
+        assert_eq!(
+            legs.iter().map(|leg| leg.gateway.unwrap().to_string()).collect::<Vec<_>>(),
+            ["10.1.0.2", "10.1.0.3"]
+        );
     }
 
     #[test]
