@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod compile;
 pub mod config;
 pub mod director;
 pub mod error;
