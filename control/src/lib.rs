@@ -7,6 +7,8 @@ pub mod config;
 pub mod director;
 pub mod error;
 pub mod guard;
+pub mod kernel;
 pub mod logging;
 pub mod signals;
+mod sys;
 pub mod topology;

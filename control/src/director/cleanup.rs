@@ -6,8 +6,12 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::journal::{ChangedSysctl, Entries, Journal, JournalError};
+use dataplane::steer::{self, Cleaned, Interface};
+
+use super::journal::{ChangedQueues, Entries, Journal, JournalError, KernelPair};
 use super::state_dir::{Holder, StateDir, StateDirError};
+use crate::error::chain;
+use crate::kernel::{self, Addresses, KernelError, Netlink};
 
 /// Why nothing was undone.
 #[derive(Debug, thiserror::Error)]
@@ -22,8 +26,8 @@ pub enum CleanupError {
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// The kernel cannot be talked to.
-    #[error("cannot open a netlink socket: {0}")]
-    Netlink(#[source] io::Error),
+    #[error(transparent)]
+    Netlink(#[from] KernelError),
 }
 
 /// What was done, in words.
@@ -46,6 +50,11 @@ impl Report {
     pub fn text(&self) -> String {
         let lines = self.lines();
         if lines.is_empty() { "nothing to clean up\n".to_owned() } else { lines.join("\n") + "\n" }
+    }
+
+    /// What could not be undone.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
     }
 
     /// Whether something could not be undone.
@@ -77,27 +86,68 @@ pub async fn after_death(state: &StateDir) -> Result<Report, CleanupError> {
 
 /// Undoes everything that the journal names.
 pub async fn undo(state: &StateDir) -> Result<Report, CleanupError> {
-    let mut journal = Journal::open(state.journal())?;
+    let journal = Journal::open(state.journal())?;
     let entries = journal.entries().clone();
     let mut report = Report::default();
-    restore_settings(&mut report, &entries);
+    if !entries.is_empty() {
+        let netlink = Netlink::connect()?;
+        // Addresses first: while the program is there, nobody's segment is answered by a reset of the kernel.
+        remove_addresses(&mut report, &netlink, &entries).await;
+        detach(&mut report, &entries);
+        remove_kernel_port(&mut report, &netlink, &entries).await;
+        restore_queues(&mut report, &entries);
+    }
     remove_files(&mut report, state, &entries);
-    if report.failed() {
-        // What is undone must not be undone again: somebody else may have the same address by then.
-        journal.record(|e| *e = entries)?;
-    } else {
+    if !report.failed() {
         journal.close()?;
     }
     Ok(report)
 }
 
-fn restore_settings(report: &mut Report, entries: &Entries) {
-    // Last change first, so that what was changed twice ends as it began.
-    for ChangedSysctl { path, before } in entries.sysctls.iter().rev() {
-        report.note(match fs::write(path, before) {
-            Ok(()) => Ok(Some(format!("set {} back to {before}", path.display()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("set {} back to {before}: {error}", path.display())),
+async fn remove_addresses(report: &mut Report, netlink: &Netlink, entries: &Entries) {
+    let mut addresses = Addresses::new(netlink.clone());
+    for added in entries.addresses.iter().rev() {
+        let what = format!("{} from {}", added.address, added.interface);
+        report.note(match addresses.remove(added).await {
+            Ok(()) => Ok(Some(format!("removed {what}"))),
+            Err(error) => Err(chain(&error)),
+        });
+    }
+}
+
+fn detach(report: &mut Report, entries: &Entries) {
+    for name in &entries.interfaces {
+        // An interface that is gone took the program with it.
+        let Some(interface) = Interface::by_name(name) else { continue };
+        match steer::cleanup(&interface) {
+            Ok(Cleaned::Nothing) => {}
+            Ok(Cleaned::Removed) => report.done.push(format!("took the XDP program off {name}")),
+            Ok(Cleaned::Foreign { id, name: program }) => {
+                report.left.push(format!("the XDP program '{program}' (id {id}) on {name} is not Sluice's"));
+            }
+            Err(error) => report.failures.push(chain(&error)),
+        }
+    }
+}
+
+async fn remove_kernel_port(report: &mut Report, netlink: &Netlink, entries: &Entries) {
+    if entries.kernel_port == KernelPair::Absent {
+        return;
+    }
+    report.note(match kernel::remove_kernel_port(netlink).await {
+        Ok(()) => Ok(Some("removed the kernel port's veth pair".to_owned())),
+        Err(error) => Err(chain(&error)),
+    });
+}
+
+fn restore_queues(report: &mut Report, entries: &Entries) {
+    for ChangedQueues { interface, before } in &entries.queues {
+        if Interface::by_name(interface).is_none() {
+            continue;
+        }
+        report.note(match kernel::set_queues(interface, *before) {
+            Ok(()) => Ok(Some(format!("set {interface} back to {before} queue(s)"))),
+            Err(error) => Err(chain(&error)),
         });
     }
 }
@@ -135,18 +185,10 @@ mod tests {
         let flows = dir.path().join("flows");
         fs::create_dir(&flows).unwrap();
         fs::write(flows.join("flows4"), "x").unwrap();
-        let setting = dir.path().join("rp_filter");
-        fs::write(&setting, "0").unwrap();
         let mut journal = Journal::open(state.journal()).unwrap();
-        journal
-            .record(|e| {
-                e.flow_dir = Some(flows.clone());
-                e.sysctls = vec![ChangedSysctl { path: setting.clone(), before: "2".into() }];
-            })
-            .unwrap();
+        journal.record(|e| e.flow_dir = Some(flows.clone())).unwrap();
         let report = after_death(&state).await.unwrap();
         assert!(!report.failed(), "{}", report.text());
-        assert_eq!(fs::read_to_string(&setting).unwrap(), "2");
         assert!(!flows.exists() && !state.journal().exists());
         assert_eq!(after_death(&state).await.unwrap(), Report::default());
     }

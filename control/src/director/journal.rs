@@ -8,8 +8,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::kernel::AddedAddress;
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +35,11 @@ pub struct Entries {
     /// Interfaces that got the XDP program.
     pub interfaces: BTreeSet<String>,
     /// Addresses that were not there before.
-    pub addresses: BTreeSet<AddedAddress>,
-    /// The dataplane's end of the kernel port.
-    pub kernel_port: Option<String>,
-    /// Settings that were changed, with their former values, first change first.
-    pub sysctls: Vec<ChangedSysctl>,
+    pub addresses: Vec<AddedAddress>,
+    /// Whether the pair of the kernel port was made.
+    pub kernel_port: KernelPair,
+    /// Numbers of queues that were changed.
+    pub queues: Vec<ChangedQueues>,
     /// Directory of the flow tables.
     pub flow_dir: Option<PathBuf>,
 }
@@ -50,22 +51,24 @@ impl Entries {
     }
 }
 
-/// An address that the director added.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AddedAddress {
-    /// The interface.
-    pub interface: String,
-    /// Address and prefix length.
-    pub address: IpNet,
+/// Whether there may be a kernel port of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelPair {
+    /// None was made.
+    #[default]
+    Absent,
+    /// One was, or was about to be.
+    Made,
 }
 
-/// A kernel setting that the director changed.
+/// A number of queues that the director changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChangedSysctl {
-    /// The file under /proc/sys.
-    pub path: PathBuf,
-    /// What it held.
-    pub before: String,
+pub struct ChangedQueues {
+    /// The interface.
+    pub interface: String,
+    /// How many it had.
+    pub before: u32,
 }
 
 /// The journal's file with what stands in it.
@@ -133,12 +136,12 @@ mod tests {
         let path = dir.path().join("state.json");
         let mut journal = Journal::open(&path).unwrap();
         assert!(journal.entries().is_empty());
-        let added = AddedAddress { interface: "eth0".into(), address: "10.0.0.1/32".parse().unwrap() };
+        let added = AddedAddress { interface: "eth0".into(), address: "10.0.0.1/32".parse().unwrap(), peer: None };
         journal
             .record(|e| {
                 e.pid = 7;
                 e.interfaces.insert("eth0".into());
-                e.addresses.insert(added.clone());
+                e.addresses.push(added.clone());
             })
             .unwrap();
         let again = Journal::open(&path).unwrap();

@@ -26,6 +26,11 @@ use line::GuardEnd;
 use notify::News;
 use policy::{Policy, Step};
 
+/// Tells the service manager that a director without a guard serves.
+pub(crate) fn tell_ready() {
+    notify::tell(News::Ready);
+}
+
 /// How long a director may take to stop before it is killed and its traces are removed.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
