@@ -3,4 +3,6 @@
 pub mod cli;
 pub mod compile;
 pub mod config;
+pub mod kernel;
+mod sys;
 pub mod topology;

@@ -1,7 +1,7 @@
 //! Virtual servers with their real servers, as workers see them, and the hop of each.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, ServiceKey};
@@ -81,6 +81,11 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             Place::Nowhere => {
                 self.hops.nowhere(slot);
                 self.find(Finding::NoRoute { service: key, server: at });
+                None
+            }
+            Place::Here if at.address == IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+                self.hops.nowhere(slot);
+                self.find(Finding::LoopbackV6 { service: key, server: at });
                 None
             }
             Place::Here => {
