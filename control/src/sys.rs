@@ -70,7 +70,7 @@ fn ethtool(interface: &str, words: &mut [u32]) -> io::Result<()> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
-        *to = from as libc::c_char;
+        *to = from.cast_signed();
     }
     request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
     // SAFETY: the name ends in a zero (its last byte was never written), and `words` is valid for reads and writes of
@@ -89,7 +89,7 @@ pub(crate) fn send_frame(socket: &OwnedFd, index: u32, frame: &[u8]) -> io::Resu
     // SAFETY: `sockaddr_ll` is plain data of integers; all zero is a value of it.
     let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     to.sll_family = libc::AF_PACKET as libc::c_ushort;
-    to.sll_ifindex = index as libc::c_int;
+    to.sll_ifindex = index.cast_signed();
     let size = size_of_val(&to) as libc::socklen_t;
     // SAFETY: `frame` and `to` are valid for reads of the lengths given, for as long as the call lasts.
     let sent = unsafe {

@@ -89,7 +89,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 None
             }
             Place::Here => {
-                self.hops.to_kernel(slot);
+                self.hops.by_kernel(slot);
                 if self.kernel == KernelWay::Closed {
                     self.find(Finding::NoKernelPort { service: key, server: at });
                 }
@@ -100,9 +100,9 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 self.find(Finding::NotByPort { service: key, server: at, method, interface });
                 // The kernel would take a DR packet for its own: it has the VIP.
                 if method == Method::Dr {
-                    self.hops.nowhere(slot)
+                    self.hops.nowhere(slot);
                 } else {
-                    self.hops.to_kernel(slot)
+                    self.hops.by_kernel(slot);
                 }
                 self.tunnel_source(key, at, method)
             }

@@ -23,7 +23,7 @@ const OVERRIDE: u8 = 0x20;
 /// Announces an address on an interface; one that is not Ethernet has nobody to tell.
 ///
 /// # Errors
-/// When the frames cannot be sent: no privilege (CAP_NET_RAW), or the link is down.
+/// When the frames cannot be sent: no privilege (`CAP_NET_RAW`), or the link is down.
 pub fn announce(link: Link, state: &LinkState, address: IpAddr) -> Result<(), KernelError> {
     let Some(mac) = state.mac else { return Ok(()) };
     let frame = match address {

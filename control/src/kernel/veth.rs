@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use dataplane::ident::MacAddr;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -141,8 +142,10 @@ async fn give_address(
     prefix: u8,
     other: IpAddr,
 ) -> Result<(), KernelError> {
-    let add = netlink.handle.address().add(kernel, own, prefix).execute();
-    request(format!("add {own}/{prefix} to {KERNEL_END}"), add).await?;
+    let mut add = netlink.handle.address().add(kernel, own, prefix);
+    // Nobody else is on this wire: the address is usable at once.
+    add.message_mut().header.flags = AddressHeaderFlags::Nodad;
+    request(format!("add {own}/{prefix} to {KERNEL_END}"), add.execute()).await?;
     let neighbour = netlink.handle.neighbours().add(kernel, other).link_layer_address(&DATAPLANE_MAC.0).replace();
     request(format!("add neighbour {other} to {KERNEL_END}"), neighbour.execute()).await
 }
@@ -167,9 +170,7 @@ fn settings() -> Result<Ipv6, KernelError> {
         return Ok(Ipv6::Off);
     }
     sysctl::set(&format!("net/ipv6/conf/{DATAPLANE_END}/disable_ipv6"), "1")?;
-    for (name, value) in
-        [("addr_gen_mode", "1"), ("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0")]
-    {
+    for (name, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("router_solicitations", "0")] {
         sysctl::set(&format!("net/ipv6/conf/{KERNEL_END}/{name}"), value)?;
     }
     Ok(Ipv6::On)

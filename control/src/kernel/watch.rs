@@ -118,7 +118,7 @@ async fn reopen() -> Session {
         match Session::open().await {
             Ok(session) => return session,
             Err(error) => {
-                tracing::error!(%error, source = %error.source, "cannot read the kernel's tables; trying again")
+                tracing::error!(%error, source = %error.source, "cannot read the kernel's tables; trying again");
             }
         }
         tokio::time::sleep(RETRY).await;
@@ -152,7 +152,7 @@ impl Session {
         let (mut due, mut pending): (Option<Instant>, Effect) = (None, Effect::Nothing);
         let mut pause = COALESCE;
         loop {
-            let wake = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let wake = due.unwrap_or_else(|| Instant::now() + Duration::from_hours(1));
             tokio::select! {
                 message = self.messages.next() => {
                     let Some(message) = message else { return };
