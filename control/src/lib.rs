@@ -10,5 +10,6 @@ pub mod guard;
 pub mod kernel;
 pub mod logging;
 pub mod signals;
+pub mod kernel;
 mod sys;
 pub mod topology;

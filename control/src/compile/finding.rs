@@ -67,6 +67,13 @@ pub enum Finding {
         /// The real server.
         server: Endpoint,
     },
+    /// A real server at `::1`, which the kernel lets nothing from outside reach.
+    LoopbackV6 {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+    },
     /// A route with several ways, of which one is used.
     OneOfSeveral {
         /// Where to.
@@ -114,6 +121,11 @@ impl fmt::Display for Finding {
             Self::NoKernelPort { service, server } => write!(
                 f,
                 "{service}: real server {server} is this machine, and the kernel port is off; set `kernel_port on`"
+            ),
+            Self::LoopbackV6 { service, server } => write!(
+                f,
+                "{service}: real server {server} cannot be reached, the kernel drops what comes to ::1 from elsewhere; \
+                 give it another address of this machine"
             ),
             Self::OneOfSeveral { prefix, interface, gateway } => {
                 write!(f, "{prefix} has several ways; all packets take the one by {interface}")?;

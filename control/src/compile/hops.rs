@@ -143,7 +143,7 @@ impl<'t> HopPlanner<'t> {
     }
 
     /// Gives a real server the kernel as its hop.
-    pub(super) fn to_kernel(&mut self, slot: DestinationSlot) {
+    pub(super) fn by_kernel(&mut self, slot: DestinationSlot) {
         let way = self.constant(Way::Kernel, Hop::Kernel);
         self.plan.destinations.insert(slot, way);
     }

@@ -42,6 +42,12 @@ pub const fn local_source(server: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether a real server is in 127.0.0.0/8, so that the kernel has to let the port's packets through to there.
+pub fn needs_loopback(config: &Config) -> bool {
+    let mut servers = config.virtual_servers.iter().flat_map(|service| &service.real_servers);
+    servers.any(|server| server.at.address.is_ipv4() && server.at.address.is_loopback())
+}
+
 /// What workers need to know of it; `None` where no port is the kernel's.
 pub(super) fn settings(config: &Config, topology: &Topology, ports: &[PortPlan]) -> Option<KernelPort> {
     let rate = config.dataplane.kernel_port?.rate;

@@ -1,7 +1,7 @@
 //! Virtual servers with their real servers, as workers see them, and the hop of each.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, ServiceKey};
@@ -83,8 +83,13 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 self.find(Finding::NoRoute { service: key, server: at });
                 None
             }
+            Place::Here if at.address == IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+                self.hops.nowhere(slot);
+                self.find(Finding::LoopbackV6 { service: key, server: at });
+                None
+            }
             Place::Here => {
-                self.hops.to_kernel(slot);
+                self.hops.by_kernel(slot);
                 if self.kernel == KernelWay::Closed {
                     self.find(Finding::NoKernelPort { service: key, server: at });
                 }
@@ -95,9 +100,9 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 self.find(Finding::NotByPort { service: key, server: at, method, interface });
                 // The kernel would take a DR packet for its own: it has the VIP.
                 if method == Method::Dr {
-                    self.hops.nowhere(slot)
+                    self.hops.nowhere(slot);
                 } else {
-                    self.hops.to_kernel(slot)
+                    self.hops.by_kernel(slot);
                 }
                 self.tunnel_source(key, at, method)
             }

@@ -201,8 +201,13 @@ fn ipv6_of_every_method() {
 #[test]
 fn local_servers_are_reached_by_the_kernel_port() {
     use ForwardingMethod::{Dr, Nat, Tun};
-    let servers =
-        [("127.0.0.1:8080", Nat), ("10.1.0.1:80", Nat), ("10.2.0.1:80", Dr), ("[::1]:80", Nat), ("10.9.0.1:80", Tun)];
+    let servers = [
+        ("127.0.0.1:8080", Nat),
+        ("10.1.0.1:80", Nat),
+        ("10.2.0.1:80", Dr),
+        ("[2001:db8:1::1]:80", Nat),
+        ("10.9.0.1:80", Tun),
+    ];
     let services = config(vec![service("10.9.0.1:80", &servers)]);
     let run = run(&services, &format!("{MACHINE}{KERNEL_PORT}"));
     for (at, _) in servers {
@@ -211,7 +216,7 @@ fn local_servers_are_reached_by_the_kernel_port() {
     let source = |at: &str| run.destination(at).local_source.map(|address| address.to_string());
     assert_eq!(source("127.0.0.1:8080").as_deref(), Some("169.254.83.110"));
     assert_eq!(source("10.1.0.1:80").as_deref(), Some("169.254.83.110"));
-    assert_eq!(source("[::1]:80").as_deref(), Some("fd53:6c75:6963:6500::2"));
+    assert_eq!(source("[2001:db8:1::1]:80").as_deref(), Some("fd53:6c75:6963:6500::2"));
     assert_eq!((source("10.2.0.1:80"), source("10.9.0.1:80")), (None, None));
     assert_eq!(run.told(), "");
     let kernel = run.compiled.snapshot.kernel.as_ref().unwrap();
@@ -226,6 +231,17 @@ fn a_local_server_without_the_kernel_port_is_told() {
     let run = run(&config(vec![service("10.9.0.1:80", &[("10.1.0.1:80", ForwardingMethod::Nat)])]), MACHINE);
     assert!(run.compiled.snapshot.kernel.is_none());
     assert!(run.told().contains("the kernel port is off"), "{}", run.told());
+}
+
+#[test]
+fn the_ipv6_loopback_cannot_be_reached_and_the_ipv4_one_needs_leave() {
+    let v6 = config(vec![service("[2001:db8:9::1]:80", &[("[::1]:80", ForwardingMethod::Nat)])]);
+    let run = run(&v6, &format!("{MACHINE}{KERNEL_PORT}"));
+    assert_eq!(run.hop("[::1]:80"), &Hop::NoRoute);
+    assert!(run.told().contains("the kernel drops what comes to ::1"), "{}", run.told());
+    assert!(!kernel_port::needs_loopback(&v6));
+    let v4 = config(vec![service("10.9.0.1:80", &[("127.0.0.1:80", ForwardingMethod::Nat)])]);
+    assert!(kernel_port::needs_loopback(&v4));
 }
 
 #[test]

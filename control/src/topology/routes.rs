@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use dataplane::next_hop::Link;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
@@ -42,6 +43,12 @@ impl<'t> RouteTable<'t> {
             IpAddr::V4(a) => self.v4.get_lpm(&Ipv4Net::from(a)).map(|(_, route)| *route),
             IpAddr::V6(a) => self.v6.get_lpm(&Ipv6Net::from(a)).map(|(_, route)| *route),
         }
+    }
+
+    /// Whose Ethernet address packets to `to` need: a gateway's or its own; `None` where they leave by no link.
+    pub fn neighbour(&self, to: IpAddr) -> Option<(Link, IpAddr)> {
+        let leg = *self.lookup(to)?.via.legs().first()?;
+        Some((leg.link, leg.gateway.unwrap_or(to)))
     }
 
     /// The best route of each prefix: IPv4 first, each family in the order of its prefixes.
@@ -86,5 +93,9 @@ mod tests {
         assert_eq!(via("10.2.0.77"), Some(Via::Link(eth1)));
         assert_eq!(via("127.9.9.9"), Some(Via::Local));
         assert_eq!(via("2001:db8::1"), None);
+        let neighbour = |to: &str| table.neighbour(to.parse().unwrap()).map(|(_, at)| at.to_string());
+        assert_eq!(neighbour("192.0.2.1").as_deref(), Some("10.2.0.2"));
+        assert_eq!(neighbour("10.2.0.77").as_deref(), Some("10.2.0.77"));
+        assert_eq!(neighbour("10.1.0.1"), None);
     }
 }
