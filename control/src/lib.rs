@@ -10,6 +10,5 @@ pub mod guard;
 pub mod kernel;
 pub mod logging;
 pub mod signals;
-pub mod kernel;
 mod sys;
 pub mod topology;

@@ -89,17 +89,18 @@ static ALWAYS_INLINE int is_error(__u8 version, __u8 type)
  * is the virtual service: NAT's rewritten reply, or the real server's own under DR and TUN), or a request on its way
  * to a NAT real server (its destination is the real server, its source the client, whom only the director can tell
  * what happened). An error to one of the director's own addresses about a real server concerns a health check. */
-static ALWAYS_INLINE enum verdict steer_icmp(struct packet *packet, void *end)
+static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *packet)
 {
 	__be16 type = packet->version == 6 ? NET16(ETH_P_IPV6) : NET16(ETH_P_IP);
 	__u8 *icmp = packet->payload;
+	void *end = (void *)(long)ctx->data_end;
 	struct packet about;
 
 	if ((void *)(icmp + 8) > end)
 		return PASSED_MALFORMED;
 	if (!is_error(packet->version, icmp[0]))
 		return PASSED_MISS;
-	if (parse_ip(icmp + 8, end, type, &about) != PARSED)
+	if (parse_ip(ctx, icmp + 8, end, type, &about) != PARSED)
 		return PASSED_MALFORMED;
 	if (!transport_bit(about.protocol) || !same_address(&packet->destination, &about.source))
 		return PASSED_MISS;
@@ -110,9 +111,10 @@ static ALWAYS_INLINE enum verdict steer_icmp(struct packet *packet, void *end)
 	return is_own(&packet->destination) ? PASSED_OWN : HIT_ICMP_ERROR;
 }
 
-static ALWAYS_INLINE enum verdict steer(void *data, void *end)
+static ALWAYS_INLINE enum verdict steer(struct xdp_md *ctx)
 {
-	struct ethhdr *ethernet = data;
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
 	struct mac mac = {};
 	struct packet packet;
 	enum outcome outcome;
@@ -127,17 +129,17 @@ static ALWAYS_INLINE enum verdict steer(void *data, void *end)
 	at = skip_tags(ethernet, end, &type);
 	if (!at)
 		return PASSED_MALFORMED;
-	outcome = parse_ip(at, end, type, &packet);
+	outcome = parse_ip(ctx, at, end, type, &packet);
 	if (outcome != PARSED)
 		return outcome == NOT_IP ? PASSED_NOT_IP : PASSED_MALFORMED;
 	if (packet.protocol == (packet.version == 6 ? NEXT_ICMPV6 : IPPROTO_ICMP) && !packet.later_fragment)
-		return steer_icmp(&packet, end);
+		return steer_icmp(ctx, &packet);
 	return steer_transport(&packet);
 }
 
 SEC("xdp") int sluice_steer(struct xdp_md *ctx)
 {
-	enum verdict verdict = steer((void *)(long)ctx->data, (void *)(long)ctx->data_end);
+	enum verdict verdict = steer(ctx);
 	__u32 interface = ctx->ingress_ifindex;
 	__u32 *base, index;
 

@@ -15,7 +15,7 @@ use super::loader::PROGRAM;
 use crate::sys::{self, ProgramIdentity};
 
 /// Largest MTU, in bytes, at which a frame fits the one page that native XDP gives it on veth: 4096 less 256 of headroom,
-/// 320 of skb_shared_info and 14 of Ethernet header. Other drivers' limits are lower or the same.
+/// 320 of `skb_shared_info` and 14 of Ethernet header. Other drivers' limits are lower or the same.
 pub const NATIVE_MTU_LIMIT: u32 = 3506;
 
 /// A network interface by name and index, in the network namespace of this thread.

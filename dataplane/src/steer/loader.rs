@@ -243,11 +243,13 @@ fn map_error(map: &'static str) -> impl Fn(libbpf_rs::Error) -> SteerError {
 }
 
 /// libbpf's own messages, which would else go to standard error.
+#[allow(clippy::needless_pass_by_value)] // the signature that libbpf-rs wants
 fn log(level: PrintLevel, message: String) {
     let message = message.trim_end();
-    match level {
-        PrintLevel::Warn => tracing::warn!(target: "libbpf", "{message}"),
-        _ => tracing::debug!(target: "libbpf", "{message}"),
+    if level == PrintLevel::Warn {
+        tracing::warn!(target: "libbpf", "{message}");
+    } else {
+        tracing::debug!(target: "libbpf", "{message}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What steering should catch, and its expansion into the contents of the program's maps.
 //!
-//! Keys are laid out as in bpf/maps.h: IPv4 addresses as ::ffff:a.b.c.d, everything in network byte order.
+//! Keys are laid out as in bpf/maps.h: IPv4 addresses as `::ffff:a.b.c.d`, everything in network byte order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

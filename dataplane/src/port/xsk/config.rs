@@ -17,7 +17,7 @@ pub enum BindMode {
     ZeroCopy,
 }
 
-/// How a socket moves packets, as the kernel tells it (XDP_OPTIONS).
+/// How a socket moves packets, as the kernel tells it (`XDP_OPTIONS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CopyMode {
@@ -27,13 +27,13 @@ pub enum CopyMode {
     ZeroCopy,
 }
 
-/// Preferred busy polling (SO_PREFER_BUSY_POLL, kernel 5.11): the worker's own system calls drive the NIC's queue, instead
+/// Preferred busy polling (`SO_PREFER_BUSY_POLL`, kernel 5.11): the worker's own system calls drive the NIC's queue, instead
 /// of softirqs. Useful with `napi_defer_hard_irqs` and `gro_flush_timeout` set on the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BusyPoll {
-    /// SO_BUSY_POLL: how long one call may poll, in microseconds.
+    /// `SO_BUSY_POLL`: how long one call may poll, in microseconds.
     pub microseconds: u32,
-    /// SO_BUSY_POLL_BUDGET: most packets of one call.
+    /// `SO_BUSY_POLL_BUDGET`: most packets of one call.
     pub budget: u16,
 }
 
@@ -69,7 +69,7 @@ pub struct SocketPlace {
     pub queue: QueueIndex,
 }
 
-/// What the kernel counted on one socket (XDP_STATISTICS).
+/// What the kernel counted on one socket (`XDP_STATISTICS`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct XskStatistics {
     /// Packets lost for other reasons than a full ring: no frame, or too large for one.
@@ -119,7 +119,7 @@ pub enum XskError {
     /// A size that rings cannot have.
     #[error("{what} is {value}: it must be a power of two, 32768 at most")]
     RingSize {
-        /// "rx_size" or "tx_size".
+        /// `rx_size` or `tx_size`.
         what: &'static str,
         /// What was asked for.
         value: u32,

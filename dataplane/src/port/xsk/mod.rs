@@ -1,7 +1,7 @@
 //! AF_XDP ports of one worker: one UMEM, one socket for each (interface, queue) that the worker serves.
 //!
 //! xsk-rs creates the UMEM and the sockets; the rings are worked by code of our own on the same shared memory. That
-//! lets a packet's head move: the kernel leaves 256 bytes before each packet (XDP_PACKET_HEADROOM), an outer header
+//! lets a packet's head move: the kernel leaves 256 bytes before each packet (`XDP_PACKET_HEADROOM`), an outer header
 //! is written into them and the TX descriptor points to its begin, so encapsulation moves no packet. It also takes
 //! and gives whole batches without a foreign call for each descriptor, and puts any free chunk into any ring: a frame
 //! received on one port is sent on another without a copy, and refills whichever ring needs it.

@@ -8,7 +8,7 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The kernel wants a system call before it goes on (XDP_RING_NEED_WAKEUP).
+/// The kernel wants a system call before it goes on (`XDP_RING_NEED_WAKEUP`).
 const NEED_WAKEUP: u32 = 1;
 
 /// Where the parts of a ring of `T` lie.
@@ -171,8 +171,10 @@ mod tests {
         let word = |value| NonNull::from(Box::leak(Box::new(AtomicU32::new(value))));
         let entries = NonNull::from(Box::leak(vec![0u64; size as usize].into_boxed_slice())).cast();
         let memory = RingMemory { producer: word(start), consumer: word(start), flags: word(0), entries, size };
-        // SAFETY: the memory is never freed, and one producer and one consumer are made.
-        let (producer, consumer) = unsafe { (Producer::new(memory), Consumer::new(memory)) };
+        // SAFETY: the memory is never freed, and one producer is made.
+        let producer = unsafe { Producer::new(memory) };
+        // SAFETY: the memory is never freed, and one consumer is made.
+        let consumer = unsafe { Consumer::new(memory) };
         Pair { producer, consumer, flags: memory.flags }
     }
 

@@ -62,10 +62,14 @@ impl Socket {
         if let Some(busy) = config.busy_poll {
             kernel::prefer_busy_poll(fd, busy).map_err(|e| setup("prefer busy polling (kernel 5.11)", e))?;
         }
-        // SAFETY: the rings stay mapped while `_queues` lives, and xsk-rs's own access is never used.
-        let (rx_end, completion_end) = unsafe { (Consumer::new(rings.rx), Consumer::new(rings.completion)) };
+        // SAFETY: the ring stays mapped while `_queues` lives, and xsk-rs's own access is never used.
+        let rx_end = unsafe { Consumer::new(rings.rx) };
         // SAFETY: as above.
-        let (tx_end, fill_end) = unsafe { (Producer::new(rings.tx), Producer::new(rings.fill)) };
+        let tx_end = unsafe { Producer::new(rings.tx) };
+        // SAFETY: as above.
+        let fill_end = unsafe { Producer::new(rings.fill) };
+        // SAFETY: as above.
+        let completion_end = unsafe { Consumer::new(rings.completion) };
         Ok(Self {
             rx: rx_end,
             tx: tx_end,

@@ -13,7 +13,7 @@ use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 use super::config::{XskConfig, XskError};
 use crate::port::{BURST, Frame, FramePool};
 
-/// Room before a packet in its frame, in bytes: XDP_PACKET_HEADROOM, where the kernel puts received packets.
+/// Room before a packet in its frame, in bytes: `XDP_PACKET_HEADROOM`, where the kernel puts received packets.
 pub(super) const HEADROOM: u16 = FramePool::HEADROOM;
 
 /// Ethernet header and two VLAN tags, in bytes: what a frame has beyond the MTU.
