@@ -124,22 +124,14 @@ fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String
     Ok(chosen.reasons)
 }
 
-/// The interface of a `static_ipaddress` line; without `dev` the one whose network the address is in.
+/// The interface of a `static_ipaddress` line.
 ///
 /// # Errors
-/// A name that no interface has, or no name and no interface beside the address.
+/// A name that no interface has.
 pub fn static_link(address: &StaticAddress, topology: &Topology) -> Result<Option<Link>, CompileError> {
-    if let Some(name) = &address.dev {
-        let found = topology.link_named(name).map(|(link, _)| link);
-        return match found {
-            Some(link) => Ok(Some(link)),
-            None => Err(CompileError::NoInterface { name: name.clone(), there: names(topology) }),
-        };
-    }
-    let beside = topology.addresses.iter().find(|(_, net)| net.contains(&address.address.addr()));
-    match beside {
-        Some((link, _)) => Ok(Some(*link)),
-        None => Err(CompileError::NoDev { address: address.address, place: address.place.clone() }),
+    match topology.link_named(&address.dev) {
+        Some((link, _)) => Ok(Some(link)),
+        None => Err(CompileError::NoInterface { name: address.dev.clone(), there: names(topology) }),
     }
 }
 
