@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{StateArguments, block_on, fail};
+use super::{StateArguments, block_on, check, fail};
 use crate::director::options::RunOptions;
 use crate::{director, guard, logging};
 
@@ -34,6 +34,12 @@ pub(super) struct DirectorArguments {
     /// Configuration file; several are read as one configuration
     #[arg(short, long = "file", value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// A file for the block `dataplane`, read after FILE if it exists
+    #[arg(long, value_name = "FILE", default_value = "/etc/sluice/dataplane.conf")]
+    dataplane_file: PathBuf,
+    /// What `@id` lines are compared with; default: the host name up to the first dot
+    #[arg(long, value_name = "ID")]
+    config_id: Option<String>,
     #[command(flatten)]
     state: StateArguments,
     /// What to log: error, warn, info, debug, trace, or by module; default $RUST_LOG or info
@@ -43,7 +49,13 @@ pub(super) struct DirectorArguments {
 
 impl DirectorArguments {
     fn options(&self) -> RunOptions {
-        RunOptions { files: self.files.clone(), state_dir: self.state.state_dir.clone(), log: self.log.clone() }
+        RunOptions {
+            files: self.files.clone(),
+            dataplane_file: self.dataplane_file.clone(),
+            config_id: self.config_id.clone().unwrap_or_else(check::host_id),
+            state_dir: self.state.state_dir.clone(),
+            log: self.log.clone(),
+        }
     }
 }
 

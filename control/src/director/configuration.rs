@@ -1,9 +1,8 @@
 //! Reading the configuration, at start and at reload, and which of its settings only a new start can change.
 
-use std::path::PathBuf;
-
+use super::options::RunOptions;
 use crate::compile::PortPlan;
-use crate::config::{self, Config, Diagnostics, LoadOptions, Severity};
+use crate::config::{self, Config, Diagnostics, Severity};
 
 /// A configuration that is not used.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +17,8 @@ pub struct Refused {
 }
 
 /// Reads files as one configuration. Warnings are logged.
-pub fn read(files: &[PathBuf]) -> Result<Config, Refused> {
-    let loaded = config::load(files, &LoadOptions { config_id: host_name() });
+pub fn read(options: &RunOptions) -> Result<Config, Refused> {
+    let loaded = config::load(&options.files, &options.load_options());
     let diagnostics = &loaded.diagnostics;
     match loaded.config {
         Some(config) => {
@@ -45,12 +44,6 @@ fn render(diagnostics: &Diagnostics) -> String {
     } else {
         diagnostics.render_plain()
     }
-}
-
-/// The host's name up to the first dot: what `@name` lines are compared with where no name is given.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().split('.').next().unwrap_or_default().to_owned()
 }
 
 /// Settings that differ and that a reload cannot apply, in words. Both configurations with the ports that they lead to;
@@ -103,7 +96,14 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_refused() {
-        let refused = read(&["/nonexistent/sluice.conf".into()]).unwrap_err();
+        let options = RunOptions {
+            files: vec!["/nonexistent/sluice.conf".into()],
+            dataplane_file: "/nonexistent/dataplane.conf".into(),
+            config_id: "a".into(),
+            state_dir: "/nonexistent".into(),
+            log: None,
+        };
+        let refused = read(&options).unwrap_err();
         assert!(refused.errors > 0);
         assert!(refused.to_string().contains("/nonexistent/sluice.conf"), "{refused}");
     }

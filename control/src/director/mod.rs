@@ -90,7 +90,7 @@ pub enum DirectorError {
 pub async fn run(options: &RunOptions, guarded: Guarded) -> Result<(), DirectorError> {
     // Signals that come during the start wait for its end.
     let mut signals = Signals::listen()?;
-    let config = configuration::read(&options.files)?;
+    let config = configuration::read(options)?;
     privilege::check()?;
     let state = StateDir::new(&options.state_dir);
     state.create()?;
@@ -131,11 +131,10 @@ async fn live(
         .map_err(|error| Ended::Start(DirectorError::Start(Box::new(error))))?;
     let (sender, mut questions) = mpsc::channel(QUESTIONS);
     let api = Api::open(&state.socket(), sender).map_err(|error| Ended::Start(error.into()))?;
-    let files = options.files.clone();
     let mut director = Director {
         parts,
         config,
-        files,
+        options: options.clone(),
         state: state.clone(),
         line,
         started,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dataplane::clock;
@@ -14,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::configuration::{self, needs_restart};
+use super::options::RunOptions;
 use super::report::{self, Parts};
 use super::start::{Started, effective};
 use super::state_dir::StateDir;
@@ -37,7 +37,7 @@ const STALLED: Duration = Duration::from_secs(1);
 pub(super) struct Director {
     pub(super) parts: Started,
     pub(super) config: Config,
-    pub(super) files: Vec<PathBuf>,
+    pub(super) options: RunOptions,
     pub(super) state: StateDir,
     pub(super) line: Line,
     pub(super) started: Instant,
@@ -159,7 +159,7 @@ impl Director {
 
     async fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
         let one = |error: &dyn std::error::Error| vec![chain(error)];
-        let mut new = configuration::read(&self.files).map_err(|refused| refused.lines)?;
+        let mut new = configuration::read(&self.options).map_err(|refused| refused.lines)?;
         let topology = self.parts.machine.topology();
         let new_ports = compile::derive_ports(&new, &topology).map_err(|error| one(&error))?;
         let waiting = needs_restart(&self.config, &new, &self.parts.compiled.ports, Some(&new_ports));
@@ -228,7 +228,7 @@ impl Director {
             started: self.started,
             guard_pid: self.line.guard_pid(),
             configuration: Configuration {
-                files: self.files.iter().map(|file| file.display().to_string()).collect(),
+                files: self.options.files.iter().map(|file| file.display().to_string()).collect(),
                 age_seconds: self.read.elapsed().as_secs(),
                 refused: self.refused.clone(),
             },

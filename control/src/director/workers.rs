@@ -15,13 +15,20 @@ use super::cores::WorkerPlan;
 use crate::compile::PortPlan;
 use crate::config;
 
-/// A thread could not be made.
+/// A worker could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the thread of worker {worker}: {source}")]
-pub struct ThreadError {
-    worker: u8,
-    #[source]
-    source: io::Error,
+pub enum ThreadError {
+    /// No thread.
+    #[error("cannot start the thread of worker {worker}: {source}")]
+    Thread {
+        /// Which one.
+        worker: u8,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The flow tables were made for fewer workers.
+    #[error("worker {0} has no place in the flow tables, which is a bug")]
+    Place(u8),
 }
 
 /// The sockets of one worker, open but not yet served.
@@ -150,17 +157,18 @@ fn start_one(
     idle: Idle,
 ) -> Result<WorkerThread, ThreadError> {
     let OpenWorker { index, core, ports, sockets } = worker;
+    let worker = Worker::new(index, shared, ports, clock::since_boot()).ok_or(ThreadError::Place(index.0))?;
     let (pinned, was_pinned) = std::sync::mpsc::sync_channel(1);
     let body = move || {
         let done = core_affinity::set_for_current(core_affinity::CoreId { id: core.0 });
         // Control waits for this word and takes silence for a failure.
         let _ = pinned.send(done);
-        Worker::new(index, shared, ports, clock::since_boot()).run(&stop, idle);
+        worker.run(&stop, idle);
     };
     let handle = std::thread::Builder::new()
         .name(format!("worker {}", index.0))
         .spawn(body)
-        .map_err(|source| ThreadError { worker: index.0, source })?;
+        .map_err(|source| ThreadError::Thread { worker: index.0, source })?;
     let is_pinned = was_pinned.recv().unwrap_or(false);
     if is_pinned {
         tracing::info!(worker = index.0, core = core.0, sockets = sockets.len(), "worker started");
