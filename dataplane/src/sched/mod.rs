@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use crate::ident::{Endpoint, Weight};
 use crate::service::{Destination, ServiceState};
 
-pub use mh::MhFlags;
+pub use mh::{Fallback, HashPort, MhFlags};
 
 /// Which scheduler a service has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

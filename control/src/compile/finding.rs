@@ -1,0 +1,155 @@
+//! What an operator should know of a configuration that works only in part on this machine, as it is now.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use dataplane::ident::{Endpoint, ServiceKey};
+use dataplane::service::Method;
+use ipnet::IpNet;
+
+/// One thing to know; each tells what, where and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Finding {
+    /// No interface has the service's address: its packets stay with the kernel.
+    VipNotLocal {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// Nothing leads to a real server.
+    NoRoute {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+    },
+    /// The Ethernet address of a real server, or of the gateway to it, is not known yet.
+    Unresolved {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+        /// Whose Ethernet address it is.
+        neighbour: IpAddr,
+        /// The interface on which it should be.
+        interface: String,
+    },
+    /// The way to a real server leaves by an interface that is no port of the director.
+    NotByPort {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+        /// How packets should reach it.
+        method: Method,
+        /// The interface.
+        interface: String,
+    },
+    /// A real server of method DR stands behind a gateway.
+    DrByGateway {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+        /// The gateway.
+        gateway: IpAddr,
+    },
+    /// A tunnel with no address to start from.
+    NoTunnelSource {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+    },
+    /// A real server on this machine, and no way into its kernel.
+    NoKernelPort {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+    },
+    /// A real server at `::1`, which the kernel lets nothing from outside reach.
+    LoopbackV6 {
+        /// The service.
+        service: ServiceKey,
+        /// The real server.
+        server: Endpoint,
+    },
+    /// A route with several ways, of which one is used.
+    OneOfSeveral {
+        /// Where to.
+        prefix: IpNet,
+        /// The interface that is used.
+        interface: String,
+        /// The gateway that is used.
+        gateway: Option<IpAddr>,
+    },
+    /// A port that is down.
+    PortDown {
+        /// The interface.
+        interface: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VipNotLocal { service } => write!(
+                f,
+                "{service} waits: no interface has {}; add it by static_ipaddress or `ip addr add`",
+                service.at.address
+            ),
+            Self::NoRoute { service, server } => {
+                write!(f, "{service}: no route to real server {server}; add one by `ip route add`")
+            }
+            Self::Unresolved { service, server, neighbour, interface } => write!(
+                f,
+                "{service}: real server {server} cannot be reached yet, {neighbour} does not answer on {interface}; \
+                 check that it is up and the cable, VLAN and prefix are right"
+            ),
+            Self::NotByPort { service, server, method, interface } => {
+                not_by_port(f, service, server, *method, interface)
+            }
+            Self::DrByGateway { service, server, gateway } => write!(
+                f,
+                "{service}: real server {server} (DR) is reached by gateway {gateway}, which will get the packets in its \
+                 place; put it on a network of the director, or use TUN"
+            ),
+            Self::NoTunnelSource { service, server } => write!(
+                f,
+                "{service}: no address to send a tunnel to {server} from; give the interface towards it one of its family"
+            ),
+            Self::NoKernelPort { service, server } => write!(
+                f,
+                "{service}: real server {server} is this machine, and the kernel port is off; set `kernel_port on`"
+            ),
+            Self::LoopbackV6 { service, server } => write!(
+                f,
+                "{service}: real server {server} cannot be reached, the kernel drops what comes to ::1 from elsewhere; \
+                 give it another address of this machine"
+            ),
+            Self::OneOfSeveral { prefix, interface, gateway } => {
+                write!(f, "{prefix} has several ways; all packets take the one by {interface}")?;
+                gateway.map_or(Ok(()), |gateway| write!(f, " to {gateway}"))
+            }
+            Self::PortDown { interface } => {
+                write!(f, "interface {interface} is down; `ip link set {interface} up`, and check its cable")
+            }
+        }
+    }
+}
+
+fn not_by_port(
+    f: &mut fmt::Formatter<'_>,
+    service: &ServiceKey,
+    server: &Endpoint,
+    method: Method,
+    interface: &str,
+) -> fmt::Result {
+    write!(f, "{service}: real server {server} is reached by {interface}, which is no port of the director: ")?;
+    match method {
+        Method::Nat => f.write_str("its replies will not be translated")?,
+        Method::Dr => f.write_str("DR cannot reach it")?,
+        Method::Tun => f.write_str("the kernel forwards its packets, slowly")?,
+    }
+    write!(f, "; an Ethernet interface can be named in `dataplane {{ interface {interface} {{ }} }}`")
+}

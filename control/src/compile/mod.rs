@@ -1,0 +1,162 @@
+//! From a configuration and a machine to what the dataplane works by: pure, no I/O, the same input gives the same
+//! output.
+//!
+//! What did not change is shared with the compilation before: the table of services by its `Arc`, and the next hops
+//! keep their generation, so that flows do not look their way up again for nothing.
+
+mod finding;
+mod hops;
+pub mod kernel_port;
+mod policy;
+mod ports;
+mod services;
+pub mod slots;
+mod steer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane::next_hop::{Link, NextHops, TooManyHops};
+use dataplane::service::{DuplicateService, Services};
+use dataplane::snapshot::{PortSettings, Snapshot};
+use dataplane::steer::SteerPlan;
+use ipnet::IpNet;
+
+pub use finding::Finding;
+pub use hops::MAX_ROUTES;
+pub use ports::{MAX_PORTS, PortPlan, PortRole, derive_ports, static_link, worker_limit};
+pub use slots::SlotDirectory;
+
+use crate::config::{Config, Place};
+use crate::topology::Topology;
+use hops::{HopPlan, HopPlanner};
+use services::{KernelWay, ServicePlanner};
+
+/// What came of one compilation.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// For the workers.
+    pub snapshot: Snapshot,
+    /// For the XDP program.
+    pub steer: SteerPlan,
+    /// The ports that it is for.
+    pub ports: Vec<PortPlan>,
+    /// What works only in part, for `status` and the log; in a stable order.
+    pub findings: Vec<Finding>,
+    /// Neighbours to resolve and keep fresh: gateways and on-link real servers.
+    pub wanted: BTreeSet<(Link, IpAddr)>,
+    plan: HopPlan,
+}
+
+/// Why a configuration cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// A name that no interface has.
+    #[error("there is no interface '{name}'; there are {there}")]
+    NoInterface {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        there: String,
+    },
+    /// An interface that the director cannot work on.
+    #[error("interface {name} cannot be a port: {reason}")]
+    NoPort {
+        /// The interface.
+        name: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// A static address of no interface.
+    #[error("{place}: {address} names no interface and is beside none; write `{address} dev INTERFACE`")]
+    NoDev {
+        /// The address.
+        address: IpNet,
+        /// Where it stands.
+        place: Place,
+    },
+    /// An interface that went away meanwhile.
+    #[error("the interface of index {0} is gone")]
+    LinkGone(u32),
+    /// Nothing to work on.
+    #[error(
+        "no interface carries a virtual server's address or leads to a real server; \
+         name one by `dataplane {{ interface NAME {{ }} }}`"
+    )]
+    NoPorts,
+    /// More ports than the dataplane numbers.
+    #[error("{0} interfaces would be ports; at most {MAX_PORTS} can be")]
+    TooManyPorts(usize),
+    /// A routing table of the Internet, and more.
+    #[error("the machine has {0} routes; at most {MAX_ROUTES} are taken over")]
+    TooManyRoutes(usize),
+    /// More neighbours than the dataplane numbers.
+    #[error(transparent)]
+    TooManyHops(#[from] TooManyHops),
+    /// A service twice.
+    #[error(transparent)]
+    Duplicate(#[from] DuplicateService),
+}
+
+/// Compiles a configuration for a machine. `ports` are those of [`derive_ports`], numbered by their place; `previous` is
+/// the last compilation with the same ports.
+///
+/// # Errors
+/// [`CompileError`]; `slots` may then have numbers for servers that are not used, which the next success lets go.
+pub fn compile(
+    config: &Config,
+    topology: &Topology,
+    ports: &[PortPlan],
+    slots: &mut SlotDirectory,
+    previous: Option<&Compiled>,
+) -> Result<Compiled, CompileError> {
+    let kernel = kernel_port::settings(config, topology, ports);
+    let kernel_way = if kernel.is_some() { KernelWay::Open } else { KernelWay::Closed };
+    let mut hops = HopPlanner::new(topology, ports)?;
+    let mut planner = ServicePlanner::new(config, topology, &mut hops, slots, kernel_way);
+    let services = planner.services(config)?;
+    let wanted_destinations = planner.wanted;
+    slots.retire(&wanted_destinations);
+    let steer = steer::plan(config, topology, &hops, slots);
+    let (plan, wanted, mut findings) = hops.finish();
+    findings.extend(ports_down(topology, ports));
+    let snapshot = Snapshot {
+        services: shared_services(services, previous),
+        hops: shared_hops(&plan, previous)?,
+        ports: ports.iter().map(settings).collect(),
+        kernel,
+        policy: policy::policy(&config.dataplane),
+    };
+    let findings = findings.into_iter().collect();
+    Ok(Compiled { snapshot, steer, ports: ports.to_vec(), findings, wanted, plan })
+}
+
+fn shared_services(services: Services, previous: Option<&Compiled>) -> Arc<Services> {
+    match previous {
+        Some(before) if services::is_same(&before.snapshot.services, &services) => {
+            Arc::clone(&before.snapshot.services)
+        }
+        _ => Arc::new(services),
+    }
+}
+
+fn shared_hops(plan: &HopPlan, previous: Option<&Compiled>) -> Result<Arc<NextHops>, TooManyHops> {
+    let Some(before) = previous else { return plan.build(0).map(Arc::new) };
+    if before.plan == *plan {
+        return Ok(Arc::clone(&before.snapshot.hops));
+    }
+    plan.build(before.snapshot.hops.generation().wrapping_add(1)).map(Arc::new)
+}
+
+fn settings(port: &PortPlan) -> PortSettings {
+    PortSettings { name: port.name.clone(), mac: port.mac, checksum: port.checksum }
+}
+
+fn ports_down<'a>(topology: &'a Topology, ports: &'a [PortPlan]) -> impl Iterator<Item = Finding> + 'a {
+    let is_up = |port: &&PortPlan| topology.links.get(&port.link).is_some_and(|state| state.up);
+    ports.iter().filter(move |port| !is_up(port)).map(|port| Finding::PortDown { interface: port.name.clone() })
+}

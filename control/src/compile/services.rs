@@ -1,0 +1,180 @@
+//! Virtual servers with their real servers, as workers see them, and the hop of each.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use dataplane::ident::{Endpoint, ServiceKey};
+use dataplane::sched::{Fallback, HashPort, MhFlags, SchedulerKind};
+use dataplane::service::{Destination, DestinationSlot, Method, ServiceIndex, Services, ServicesBuilder};
+
+use super::CompileError;
+use super::finding::Finding;
+use super::hops::{HopPlanner, Place};
+use super::kernel_port;
+use super::slots::{DestinationName, SlotDirectory};
+use crate::config::{self, Config, ForwardingMethod, RealServer, VirtualServer};
+use crate::topology::{Leg, Topology};
+
+/// Whether local real servers can be reached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum KernelWay {
+    Open,
+    Closed,
+}
+
+/// Places all real servers of a configuration.
+pub(super) struct ServicePlanner<'a, 't> {
+    topology: &'t Topology,
+    hops: &'a mut HopPlanner<'t>,
+    slots: &'a mut SlotDirectory,
+    kernel: KernelWay,
+    vips: BTreeSet<IpAddr>,
+    /// The real servers of the configuration.
+    pub(super) wanted: BTreeSet<DestinationName>,
+}
+
+impl<'a, 't> ServicePlanner<'a, 't> {
+    pub(super) fn new(
+        config: &Config,
+        topology: &'t Topology,
+        hops: &'a mut HopPlanner<'t>,
+        slots: &'a mut SlotDirectory,
+        kernel: KernelWay,
+    ) -> Self {
+        let vips = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
+        Self { topology, hops, slots, kernel, vips, wanted: BTreeSet::new() }
+    }
+
+    /// The services of a configuration, in its order.
+    pub(super) fn services(&mut self, config: &Config) -> Result<Services, CompileError> {
+        let mut builder = ServicesBuilder::default();
+        for server in &config.virtual_servers {
+            if !self.topology.has_address(server.key.at.address) {
+                self.hops.findings.insert(Finding::VipNotLocal { service: server.key });
+            }
+            let destinations = self.destinations(server);
+            builder.add(server.key, scheduler(server.scheduler), destinations, self.slots.service(server.key))?;
+        }
+        Ok(builder.build())
+    }
+
+    fn destinations(&mut self, server: &VirtualServer) -> Vec<Destination> {
+        server.real_servers.iter().map(|real| self.destination(server.key, real)).collect()
+    }
+
+    fn destination(&mut self, key: ServiceKey, real: &RealServer) -> Destination {
+        let method = method(real.method);
+        self.wanted.insert((key, real.at));
+        let (slot, counts) = self.slots.destination((key, real.at), method);
+        let local_source = self.place(key, real.at, method, slot);
+        // The service's index is set by the builder.
+        Destination { slot, service: ServiceIndex(0), at: real.at, method, weight: real.weight, local_source, counts }
+    }
+
+    /// Gives a real server its hop, and says which source its packets get, if one of ours.
+    ///
+    /// A server by way of the kernel has a source unless its packets go there unchanged: NAT to a local server comes
+    /// from the kernel port, so that the reply does too; a tunnel always has one, unless its end is here.
+    fn place(&mut self, key: ServiceKey, at: Endpoint, method: Method, slot: DestinationSlot) -> Option<IpAddr> {
+        match self.hops.place(at.address) {
+            Place::Nowhere => {
+                self.hops.nowhere(slot);
+                self.find(Finding::NoRoute { service: key, server: at });
+                None
+            }
+            Place::Here if at.address == IpAddr::V6(Ipv6Addr::LOCALHOST) => {
+                self.hops.nowhere(slot);
+                self.find(Finding::LoopbackV6 { service: key, server: at });
+                None
+            }
+            Place::Here => {
+                self.hops.by_kernel(slot);
+                if self.kernel == KernelWay::Closed {
+                    self.find(Finding::NoKernelPort { service: key, server: at });
+                }
+                method.is_two_way().then(|| kernel_port::local_source(at.address))
+            }
+            Place::NotByPort(link) => {
+                let interface = self.topology.name(link);
+                self.find(Finding::NotByPort { service: key, server: at, method, interface });
+                // The kernel would take a DR packet for its own: it has the VIP.
+                if method == Method::Dr {
+                    self.hops.nowhere(slot);
+                } else {
+                    self.hops.by_kernel(slot);
+                }
+                self.tunnel_source(key, at, method)
+            }
+            Place::ByPort(leg) => self.by_port(key, at, method, slot, leg),
+        }
+    }
+
+    fn by_port(
+        &mut self,
+        key: ServiceKey,
+        at: Endpoint,
+        method: Method,
+        slot: DestinationSlot,
+        leg: Leg,
+    ) -> Option<IpAddr> {
+        if let (Method::Dr, Some(gateway)) = (method, leg.gateway) {
+            self.find(Finding::DrByGateway { service: key, server: at, gateway });
+        }
+        if let Err(neighbour) = self.hops.reach(slot, at.address, leg) {
+            let interface = self.topology.name(leg.link);
+            self.find(Finding::Unresolved { service: key, server: at, neighbour, interface });
+        }
+        self.tunnel_source(key, at, method)
+    }
+
+    fn tunnel_source(&mut self, key: ServiceKey, at: Endpoint, method: Method) -> Option<IpAddr> {
+        if method != Method::Tun {
+            return None;
+        }
+        let source = self.hops.source(at.address, &self.vips);
+        if source.is_none() {
+            self.find(Finding::NoTunnelSource { service: key, server: at });
+        }
+        source
+    }
+
+    fn find(&mut self, finding: Finding) {
+        self.hops.findings.insert(finding);
+    }
+}
+
+/// Whether two tables say the same and count in the same cells.
+pub(super) fn is_same(a: &Services, b: &Services) -> bool {
+    let same_destination = |a: &Destination, b: &Destination| {
+        (a.slot, a.service, a.at, a.method, a.weight, a.local_source)
+            == (b.slot, b.service, b.at, b.method, b.weight, b.local_source)
+            && Arc::ptr_eq(&a.counts, &b.counts)
+    };
+    a.iter().count() == b.iter().count()
+        && a.iter().zip(b.iter()).all(|(a, b)| {
+            (a.key, a.scheduler.kind(), a.destinations.len()) == (b.key, b.scheduler.kind(), b.destinations.len())
+                && Arc::ptr_eq(&a.state, &b.state)
+                && a.destinations.iter().zip(&b.destinations).all(|(a, b)| same_destination(a, b))
+        })
+}
+
+fn method(said: ForwardingMethod) -> Method {
+    match said {
+        ForwardingMethod::Nat => Method::Nat,
+        ForwardingMethod::Dr => Method::Dr,
+        ForwardingMethod::Tun => Method::Tun,
+    }
+}
+
+fn scheduler(said: config::SchedulerKind) -> SchedulerKind {
+    match said {
+        config::SchedulerKind::Rr => SchedulerKind::Rr,
+        config::SchedulerKind::Wrr => SchedulerKind::Wrr,
+        config::SchedulerKind::Wlc => SchedulerKind::Wlc,
+        config::SchedulerKind::Mh { port, fallback } => SchedulerKind::Mh(MhFlags {
+            port: if port { HashPort::Included } else { HashPort::Ignored },
+            fallback: if fallback { Fallback::Walk } else { Fallback::Refuse },
+        }),
+    }
+}

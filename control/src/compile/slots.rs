@@ -1,0 +1,292 @@
+//! Which number each real server has, and the counts that outlive snapshots.
+//!
+//! Invariant: a slot means one real server of one service for as long as any flow may refer to it, over reloads and,
+//! through a file in the state directory, over restarts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey};
+use dataplane::service::{DestinationCounts, DestinationSlot, Method, ServiceState};
+use serde::{Deserialize, Serialize};
+
+/// Numbers, counts and cursors of all services.
+#[derive(Debug)]
+pub struct SlotDirectory {
+    workers: usize,
+    destinations: BTreeMap<DestinationName, SlotEntry>,
+    taken: BTreeSet<DestinationSlot>,
+    services: BTreeMap<ServiceKey, Arc<ServiceState>>,
+}
+
+/// What names a real server: the service and its own address and port.
+pub type DestinationName = (ServiceKey, Endpoint);
+
+/// What is kept of a real server.
+#[derive(Debug)]
+pub struct SlotEntry {
+    /// Its number.
+    pub slot: DestinationSlot,
+    /// Its connections.
+    pub counts: Arc<DestinationCounts>,
+    /// Whether it is in the configuration.
+    pub standing: Standing,
+    two_way: bool,
+}
+
+impl SlotEntry {
+    fn new(slot: DestinationSlot, workers: usize) -> Self {
+        Self { slot, counts: Arc::new(DestinationCounts::new(workers)), standing: Standing::Configured, two_way: false }
+    }
+
+    /// Whether packets from it may be replies that the director has to translate.
+    pub const fn is_two_way(&self) -> bool {
+        self.two_way
+    }
+}
+
+/// Whether a real server is still wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In the configuration.
+    Configured,
+    /// Removed; its number is free when no flow is left.
+    Leaving,
+}
+
+impl SlotDirectory {
+    /// An empty directory for a director of `workers` workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, destinations: BTreeMap::new(), taken: BTreeSet::new(), services: BTreeMap::new() }
+    }
+
+    /// The number and counts of a real server; new ones where it has none yet.
+    pub fn destination(&mut self, name: DestinationName, method: Method) -> (DestinationSlot, Arc<DestinationCounts>) {
+        let (slot, workers) = (self.lowest_free(), self.workers);
+        let entry = self.destinations.entry(name).or_insert_with(|| {
+            self.taken.insert(slot);
+            SlotEntry::new(slot, workers)
+        });
+        entry.standing = Standing::Configured;
+        // Flows that began under NAT stay under it, whatever the method is now.
+        entry.two_way = method.is_two_way() || (entry.two_way && !entry.counts.is_idle());
+        (entry.slot, Arc::clone(&entry.counts))
+    }
+
+    /// The cursor of a service.
+    pub fn service(&mut self, key: ServiceKey) -> Arc<ServiceState> {
+        Arc::clone(self.services.entry(key).or_default())
+    }
+
+    /// Lets go of everything that is not in `wanted`: a server without flows loses its number at the second call in
+    /// a row, when no worker can be about to open a flow by the snapshot before.
+    pub fn retire(&mut self, wanted: &BTreeSet<DestinationName>) {
+        let taken = &mut self.taken;
+        self.destinations.retain(|name, entry| {
+            if wanted.contains(name) {
+                return true;
+            }
+            let is_over = entry.standing == Standing::Leaving && entry.counts.is_idle();
+            entry.standing = Standing::Leaving;
+            if is_over {
+                taken.remove(&entry.slot);
+            }
+            !is_over
+        });
+        let destinations = &self.destinations;
+        self.services.retain(|key, _| destinations.keys().chain(wanted).any(|(service, _)| service == key));
+    }
+
+    /// All real servers, removed ones with flows included.
+    pub fn iter(&self) -> impl Iterator<Item = (&DestinationName, &SlotEntry)> {
+        self.destinations.iter()
+    }
+
+    /// The counts behind a number: to count the flows that a restart finds in the table.
+    pub fn counts(&self, slot: DestinationSlot) -> Option<&Arc<DestinationCounts>> {
+        self.destinations.values().find(|entry| entry.slot == slot).map(|entry| &entry.counts)
+    }
+
+    fn lowest_free(&self) -> DestinationSlot {
+        let gap = self.taken.iter().zip(0..).find(|(slot, n)| slot.0 != *n).map(|(_, n)| n);
+        DestinationSlot(gap.unwrap_or(self.taken.len() as u32))
+    }
+
+    /// Reads what [`SlotDirectory::save`] wrote; an absent file is an empty directory. All counts are zero: count the
+    /// flows of the table before the first [`SlotDirectory::retire`].
+    ///
+    /// # Errors
+    /// An unreadable file, or one of another version or in disorder. Without it flows of the table mean nothing.
+    pub fn load(path: &Path, workers: usize) -> Result<Self, SlotError> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::new(workers)),
+            read => read.map_err(|source| SlotError::Read { path: path.to_owned(), source })?,
+        };
+        let bad = |reason: String| SlotError::Meaning { path: path.to_owned(), reason };
+        let file: File = serde_json::from_str(&text).map_err(|e| bad(e.to_string()))?;
+        if file.version != VERSION {
+            return Err(bad(format!("its version is {}, this program reads {VERSION}", file.version)));
+        }
+        let mut directory = Self::new(workers);
+        for line in file.destinations {
+            let slot = DestinationSlot(line.slot);
+            let name = line.name().ok_or_else(|| bad(format!("protocol {} is not balanced", line.protocol)))?;
+            let two_way = line.two_way;
+            let entry = SlotEntry { two_way, ..SlotEntry::new(slot, workers) };
+            if !directory.taken.insert(slot) || directory.destinations.insert(name, entry).is_some() {
+                return Err(bad(format!("slot {} or its server stands twice", line.slot)));
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Writes numbers and names, whole or not at all.
+    ///
+    /// # Errors
+    /// When the file, or the new one beside it, cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), SlotError> {
+        let destinations = self.destinations.iter().map(|(name, entry)| Line::new(name, entry)).collect();
+        let write = || -> std::io::Result<()> {
+            let text = serde_json::to_vec(&File { version: VERSION, destinations })?;
+            let beside = path.with_extension("new");
+            std::fs::write(&beside, text)?;
+            std::fs::rename(beside, path)
+        };
+        write().map_err(|source| SlotError::Write { path: path.to_owned(), source })
+    }
+}
+
+/// The layout of the file.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    destinations: Vec<Line>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    slot: u32,
+    protocol: u8,
+    service: SocketAddr,
+    server: SocketAddr,
+    two_way: bool,
+}
+
+impl Line {
+    fn new((key, at): &DestinationName, entry: &SlotEntry) -> Self {
+        let socket = |at: &Endpoint| SocketAddr::new(at.address, at.port.host());
+        Self {
+            slot: entry.slot.0,
+            protocol: key.protocol.number(),
+            service: socket(&key.at),
+            server: socket(at),
+            two_way: entry.two_way,
+        }
+    }
+
+    fn name(&self) -> Option<DestinationName> {
+        let endpoint = |at: SocketAddr| Endpoint { address: at.ip(), port: NetPort::new(at.port()) };
+        let protocol = Protocol::from_number(self.protocol)?;
+        Some((ServiceKey { protocol, at: endpoint(self.service) }, endpoint(self.server)))
+    }
+}
+
+/// Why numbers could not be kept in or read from their file.
+#[derive(Debug, thiserror::Error)]
+pub enum SlotError {
+    /// The file is there and cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel says.
+        source: std::io::Error,
+    },
+    /// The file says nothing sensible.
+    #[error("{path} is of no use: {reason}; remove it together with the flow tables beside it")]
+    Meaning {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::service::Activity;
+
+    use super::*;
+
+    fn name(server: u8) -> DestinationName {
+        let at = |address: String| Endpoint { address: address.parse().unwrap(), port: NetPort::new(80) };
+        (ServiceKey { protocol: Protocol::Tcp, at: at("10.0.0.1".into()) }, at(format!("10.0.1.{server}")))
+    }
+
+    #[test]
+    fn a_number_stays_while_a_flow_refers_to_it() {
+        let mut slots = SlotDirectory::new(1);
+        let (first, counts) = slots.destination(name(1), Method::Nat);
+        let (second, _) = slots.destination(name(2), Method::Nat);
+        assert_eq!((first, second), (DestinationSlot(0), DestinationSlot(1)));
+        counts.begin(Activity::Active);
+        let wanted = BTreeSet::from([name(2)]);
+        slots.retire(&wanted);
+        slots.retire(&wanted);
+        assert_eq!(slots.destination(name(3), Method::Dr).0, DestinationSlot(2), "0 has a flow still");
+        counts.end(Activity::Active);
+        slots.retire(&BTreeSet::from([name(2), name(3)]));
+        assert_eq!(slots.destination(name(4), Method::Dr).0, DestinationSlot(0));
+    }
+
+    #[test]
+    fn a_removed_server_keeps_its_number_until_the_second_look() {
+        let mut slots = SlotDirectory::new(1);
+        let (first, _) = slots.destination(name(1), Method::Nat);
+        slots.retire(&BTreeSet::new());
+        assert_eq!(slots.destination(name(2), Method::Nat).0, DestinationSlot(1));
+        assert_eq!(slots.destination(name(1), Method::Nat).0, first, "back before it was forgotten");
+    }
+
+    #[test]
+    fn replies_are_awaited_as_long_as_flows_of_nat_are_left() {
+        let mut slots = SlotDirectory::new(1);
+        let (_, counts) = slots.destination(name(1), Method::Nat);
+        counts.begin(Activity::Active);
+        slots.destination(name(1), Method::Dr);
+        assert!(slots.iter().all(|(_, entry)| entry.is_two_way()));
+        counts.end(Activity::Active);
+        slots.destination(name(1), Method::Dr);
+        assert!(!slots.iter().any(|(_, entry)| entry.is_two_way()));
+    }
+
+    #[test]
+    fn numbers_outlive_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("destinations.json");
+        let mut slots = SlotDirectory::load(&path, 1).unwrap();
+        slots.destination(name(1), Method::Nat);
+        let (second, _) = slots.destination(name(2), Method::Tun);
+        slots.save(&path).unwrap();
+        let mut again = SlotDirectory::load(&path, 1).unwrap();
+        assert_eq!(again.destination(name(2), Method::Tun).0, second);
+        assert_eq!(again.destination(name(3), Method::Tun).0, DestinationSlot(2));
+        assert!(again.counts(second).is_some_and(|counts| counts.is_idle()));
+        std::fs::write(&path, "{\"version\":9,\"destinations\":[]}").unwrap();
+        assert!(SlotDirectory::load(&path, 1).unwrap_err().to_string().contains("version is 9"));
+        std::fs::write(&path, "garbage").unwrap();
+        assert!(SlotDirectory::load(&path, 1).is_err());
+    }
+}

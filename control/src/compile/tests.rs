@@ -1,0 +1,430 @@
+//! Compilation of small configurations on machines written as `ip -batch` text.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight};
+use dataplane::next_hop::Hop;
+use dataplane::port::ChecksumMode;
+use dataplane::service::{Activity, Destination};
+
+use super::*;
+use crate::config::{
+    AddressFlags, Broadcast, ChecksumPolicy, CopyMode, ForwardingMethod, InterfaceConfig, Queues, RealServer,
+    SchedulerKind, StaticAddress, VirtualServer, XdpMode,
+};
+use crate::topology::batch;
+
+/// A client side, a server side with one resolved and one silent server, and a gateway on each.
+const MACHINE: &str = "
+    link add eth0 address 02:00:00:00:00:10 mtu 1500
+    link add eth1 address 02:00:00:00:00:11 mtu 9000 numrxqueues 2
+    addr add 10.1.0.1/24 dev eth0
+    addr add 10.9.0.1/32 dev eth0
+    addr add 2001:db8:1::1/64 dev eth0
+    addr add 2001:db8:9::1/128 dev eth0
+    addr add 10.2.0.1/24 dev eth1
+    addr add 2001:db8:2::1/64 dev eth1
+    route add default via 10.1.0.254
+    route add 10.3.0.0/16 via 10.2.0.254 mtu 1400
+    neigh add 10.1.0.254 lladdr 02:00:00:00:01:fe dev eth0
+    neigh add 10.2.0.254 lladdr 02:00:00:00:02:fe dev eth1
+    neigh add 10.2.0.5 lladdr 02:00:00:00:02:05 dev eth1
+    neigh add 2001:db8:2::5 lladdr 02:00:00:00:02:05 dev eth1";
+
+const KERNEL_PORT: &str = "
+    link add sluice0 address 02:53:6c:75:69:00 type veth
+    link add sluice1 address 02:53:6c:75:69:01 type veth
+    addr add 169.254.83.109/30 dev sluice1";
+
+const SERVER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 2, 5]);
+
+fn place() -> Place {
+    Place { file: "test.conf".into(), line: 1, column: 1 }
+}
+
+fn endpoint(text: &str) -> Endpoint {
+    let socket: std::net::SocketAddr = text.parse().unwrap();
+    Endpoint { address: socket.ip(), port: NetPort::new(socket.port()) }
+}
+
+fn tcp(text: &str) -> ServiceKey {
+    ServiceKey { protocol: Protocol::Tcp, at: endpoint(text) }
+}
+
+fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
+    let real = |(at, method): &(&str, ForwardingMethod)| RealServer {
+        at: endpoint(at),
+        weight: Weight::ONE,
+        method: *method,
+        inhibit_on_failure: false,
+        place: place(),
+    };
+    VirtualServer {
+        key: tcp(vip),
+        scheduler: SchedulerKind::Wrr,
+        method: ForwardingMethod::Nat,
+        real_servers: servers.iter().map(real).collect(),
+        place: place(),
+    }
+}
+
+fn config(services: Vec<VirtualServer>) -> Config {
+    Config { virtual_servers: services, ..Config::default() }
+}
+
+fn interface(name: &str) -> InterfaceConfig {
+    InterfaceConfig {
+        name: name.into(),
+        queues: Queues::All,
+        mode: XdpMode::Auto,
+        copy: CopyMode::Auto,
+        checksum: ChecksumPolicy::Auto,
+        busy_poll: None,
+        place: place(),
+    }
+}
+
+/// One compilation with its directory.
+struct Run {
+    compiled: Compiled,
+    slots: SlotDirectory,
+}
+
+fn run(config: &Config, machine: &str) -> Run {
+    let topology = batch::parse(machine).unwrap();
+    let ports = derive_ports(config, &topology).unwrap();
+    let mut slots = SlotDirectory::new(1);
+    let compiled = compile(config, &topology, &ports, &mut slots, None).unwrap();
+    Run { compiled, slots }
+}
+
+impl Run {
+    fn destination(&self, at: &str) -> &Destination {
+        let at = endpoint(at);
+        let mut all = self.compiled.snapshot.services.iter().flat_map(|service| &service.destinations);
+        all.find(|destination| destination.at == at).unwrap()
+    }
+
+    fn hop(&self, at: &str) -> &Hop {
+        self.compiled.snapshot.hops.destination(self.destination(at).slot)
+    }
+
+    fn told(&self) -> String {
+        self.compiled.findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn neighbour(port: u8, header: &[u8], mtu: u16) -> Hop {
+    Hop::Neighbour { port: PortIndex(port), header: header.try_into().unwrap(), mtu }
+}
+
+#[test]
+fn nat_on_link_and_through_a_gateway() {
+    use ForwardingMethod::Nat;
+    let services = vec![service("10.9.0.1:80", &[("10.2.0.5:8080", Nat), ("10.3.7.7:8080", Nat)])];
+    let run = run(&config(services), MACHINE);
+    assert_eq!(run.hop("10.2.0.5:8080"), &neighbour(1, &[2, 0, 0, 0, 2, 5, 2, 0, 0, 0, 0, 0x11], 9000));
+    assert_eq!(run.hop("10.3.7.7:8080"), &neighbour(1, &[2, 0, 0, 0, 2, 0xfe, 2, 0, 0, 0, 0, 0x11], 1400));
+    assert_eq!(run.destination("10.2.0.5:8080").local_source, None);
+    assert_eq!(run.told(), "");
+    assert_eq!(run.compiled.steer.services, [tcp("10.9.0.1:80")].into());
+    assert_eq!(run.compiled.steer.replies, [tcp("10.2.0.5:8080"), tcp("10.3.7.7:8080")].into());
+    let own = &run.compiled.steer.own;
+    assert!(own.contains(&"10.2.0.1".parse().unwrap()) && !own.contains(&"10.9.0.1".parse().unwrap()));
+    assert_eq!(run.compiled.steer.macs, [MacAddr([2, 0, 0, 0, 0, 0x10]), MacAddr([2, 0, 0, 0, 0, 0x11])].into());
+}
+
+#[test]
+fn destinations_keep_the_order_of_the_file() {
+    let servers = [("10.2.0.5:1", ForwardingMethod::Dr), ("10.2.0.6:1", ForwardingMethod::Dr)];
+    let run = run(&config(vec![service("10.9.0.1:1", &servers)]), MACHINE);
+    let first = run.compiled.snapshot.services.iter().next().unwrap();
+    // As IPVS has them: the one added last stands first.
+    let at: Vec<_> = first.destinations.iter().map(|destination| destination.at).collect();
+    assert_eq!(at, [endpoint("10.2.0.6:1"), endpoint("10.2.0.5:1")]);
+}
+
+#[test]
+fn dr_to_a_silent_server_waits_for_its_address() {
+    let run = run(&config(vec![service("10.9.0.1:80", &[("10.2.0.9:80", ForwardingMethod::Dr)])]), MACHINE);
+    assert!(matches!(run.hop("10.2.0.9:80"), Hop::Unresolved(egress) if egress.port == PortIndex(1)));
+    assert!(run.told().contains("10.2.0.9 does not answer on eth1"), "{}", run.told());
+    let wanted: Vec<IpAddr> = run.compiled.wanted.iter().map(|(_, address)| *address).collect();
+    assert!(wanted.contains(&"10.2.0.9".parse().unwrap()));
+    assert!(wanted.contains(&"10.1.0.254".parse().unwrap()), "gateways towards clients are kept, too");
+    assert!(run.compiled.steer.replies.is_empty(), "DR has no replies");
+}
+
+#[test]
+fn dr_behind_a_gateway_is_told() {
+    let run = run(&config(vec![service("10.9.0.1:80", &[("10.3.0.9:80", ForwardingMethod::Dr)])]), MACHINE);
+    assert!(run.told().contains("is reached by gateway 10.2.0.254"), "{}", run.told());
+}
+
+#[test]
+fn tunnels_start_where_the_kernel_would_start_them() {
+    use ForwardingMethod::Tun;
+    let servers = [("10.2.0.5:80", Tun), ("10.3.0.9:80", Tun), ("[2001:db8:2::5]:80", Tun)];
+    let run = run(&config(vec![service("10.9.0.1:80", &servers)]), MACHINE);
+    let source = |at| run.destination(at).local_source.unwrap().to_string();
+    assert_eq!(source("10.2.0.5:80"), "10.2.0.1");
+    assert_eq!(source("10.3.0.9:80"), "10.2.0.1");
+    assert_eq!(source("[2001:db8:2::5]:80"), "2001:db8:2::1");
+    let machine = format!("{MACHINE}\nroute add 203.0.113.0/24 via 10.1.0.254 src 10.2.0.1");
+    let servers = [("203.0.113.5:80", Tun), ("198.51.100.5:80", Tun)];
+    let run = super::tests::run(&config(vec![service("10.9.0.1:80", &servers)]), &machine);
+    let source = |at| run.destination(at).local_source.unwrap().to_string();
+    assert_eq!(source("203.0.113.5:80"), "10.2.0.1", "the route says so");
+    assert_eq!(source("198.51.100.5:80"), "10.1.0.1", "not the VIP, which is on the same interface");
+}
+
+#[test]
+fn a_tunnel_without_an_address_of_its_family_is_told() {
+    let machine = "link add eth0\naddr add 2001:db8::1/64 dev eth0\nroute add 10.7.0.0/24 dev eth0";
+    let run = run(&config(vec![service("[2001:db8::1]:80", &[("10.7.0.1:80", ForwardingMethod::Tun)])]), machine);
+    assert_eq!(run.destination("10.7.0.1:80").local_source, None);
+    assert!(run.told().contains("no address to send a tunnel to 10.7.0.1:80 from"), "{}", run.told());
+}
+
+#[test]
+fn ipv6_of_every_method() {
+    use ForwardingMethod::{Dr, Nat, Tun};
+    for method in [Nat, Dr, Tun] {
+        let run = run(&config(vec![service("[2001:db8:9::1]:80", &[("[2001:db8:2::5]:80", method)])]), MACHINE);
+        assert!(matches!(run.hop("[2001:db8:2::5]:80"), Hop::Neighbour { header, .. } if header[..6] == SERVER_MAC.0));
+        assert_eq!(run.compiled.steer.services, [tcp("[2001:db8:9::1]:80")].into());
+        assert_eq!(run.told(), "");
+    }
+}
+
+#[test]
+fn local_servers_are_reached_by_the_kernel_port() {
+    use ForwardingMethod::{Dr, Nat, Tun};
+    let servers = [
+        ("127.0.0.1:8080", Nat),
+        ("10.1.0.1:80", Nat),
+        ("10.2.0.1:80", Dr),
+        ("[2001:db8:1::1]:80", Nat),
+        ("10.9.0.1:80", Tun),
+    ];
+    let services = config(vec![service("10.9.0.1:80", &servers)]);
+    let run = run(&services, &format!("{MACHINE}{KERNEL_PORT}"));
+    for (at, _) in servers {
+        assert_eq!(run.hop(at), &Hop::Kernel, "{at}");
+    }
+    let source = |at: &str| run.destination(at).local_source.map(|address| address.to_string());
+    assert_eq!(source("127.0.0.1:8080").as_deref(), Some("169.254.83.110"));
+    assert_eq!(source("10.1.0.1:80").as_deref(), Some("169.254.83.110"));
+    assert_eq!(source("[2001:db8:1::1]:80").as_deref(), Some("fd53:6c75:6963:6500::2"));
+    assert_eq!((source("10.2.0.1:80"), source("10.9.0.1:80")), (None, None));
+    assert_eq!(run.told(), "");
+    let kernel = run.compiled.snapshot.kernel.as_ref().unwrap();
+    assert_eq!(kernel.port, PortIndex(1));
+    assert_eq!(&kernel.header[..], &[2, 0x53, 0x6c, 0x75, 0x69, 1, 2, 0x53, 0x6c, 0x75, 0x69, 0]);
+    assert_eq!(kernel.rate, 100_000);
+    assert_eq!(run.compiled.ports[1].role, PortRole::Kernel);
+}
+
+#[test]
+fn a_local_server_without_the_kernel_port_is_told() {
+    let run = run(&config(vec![service("10.9.0.1:80", &[("10.1.0.1:80", ForwardingMethod::Nat)])]), MACHINE);
+    assert!(run.compiled.snapshot.kernel.is_none());
+    assert!(run.told().contains("the kernel port is off"), "{}", run.told());
+}
+
+#[test]
+fn the_ipv6_loopback_cannot_be_reached_and_the_ipv4_one_needs_leave() {
+    let v6 = config(vec![service("[2001:db8:9::1]:80", &[("[::1]:80", ForwardingMethod::Nat)])]);
+    let run = run(&v6, &format!("{MACHINE}{KERNEL_PORT}"));
+    assert_eq!(run.hop("[::1]:80"), &Hop::NoRoute);
+    assert!(run.told().contains("the kernel drops what comes to ::1"), "{}", run.told());
+    assert!(!kernel_port::needs_loopback(&v6));
+    let v4 = config(vec![service("10.9.0.1:80", &[("127.0.0.1:80", ForwardingMethod::Nat)])]);
+    assert!(kernel_port::needs_loopback(&v4));
+}
+
+#[test]
+fn no_route_blackholes_and_interfaces_that_are_no_port() {
+    use ForwardingMethod::{Dr, Nat};
+    let machine = format!(
+        "{MACHINE}{KERNEL_PORT}\nlink add wg0 type wireguard\naddr add 10.6.0.1/24 dev wg0\nroute add blackhole 10.3.4.0/24"
+    );
+    let servers = [("10.3.4.5:80", Nat), ("[2001:db8:77::1]:80", Nat), ("10.6.0.5:80", Nat), ("10.6.0.6:80", Dr)];
+    let mut config = config(vec![service("10.9.0.1:80", &servers)]);
+    config.dataplane.interfaces = vec![interface("eth0"), interface("eth1")];
+    let run = run(&config, &machine);
+    assert_eq!(run.hop("10.3.4.5:80"), &Hop::NoRoute);
+    assert_eq!(run.hop("[2001:db8:77::1]:80"), &Hop::NoRoute);
+    assert_eq!(run.hop("10.6.0.5:80"), &Hop::Kernel);
+    assert_eq!(run.hop("10.6.0.6:80"), &Hop::NoRoute, "the kernel would take it for its own");
+    let told = run.told();
+    assert!(told.contains("no route to real server 10.3.4.5:80"), "{told}");
+    assert!(told.contains("10.6.0.6:80 is reached by wg0, which is no port of the director: DR cannot"), "{told}");
+    let way = |to: &str| run.compiled.snapshot.hops.hop(run.compiled.snapshot.hops.lookup(to.parse().unwrap()));
+    assert_eq!(way("10.6.0.77"), &Hop::Kernel);
+    assert_eq!(way("10.1.0.1"), &Hop::Kernel);
+    assert_eq!(way("10.3.4.9"), &Hop::NoRoute);
+    assert!(matches!(way("10.2.0.77"), Hop::OnLink(egress) if egress.port == PortIndex(1)));
+    assert!(matches!(way("192.0.2.1"), Hop::Neighbour { port: PortIndex(0), .. }));
+}
+
+#[test]
+fn vlans_are_followed_to_the_port_below() {
+    let machine = "
+        link add eth0 address 02:00:00:00:00:10 mtu 1500
+        link add link eth0 name eth0.7 type vlan id 7 protocol 802.1ad
+        link add link eth0.7 name eth0.7.8 mtu 1400 type vlan id 8
+        addr add 10.9.0.1/32 dev eth0
+        addr add 10.2.0.1/24 dev eth0.7.8
+        neigh add 10.2.0.5 lladdr 02:00:00:00:02:05 dev eth0.7.8";
+    let run = run(&config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Dr)])]), machine);
+    assert_eq!(run.compiled.ports.len(), 1, "{:?}", run.compiled.ports);
+    let header = [2, 0, 0, 0, 2, 5, 2, 0, 0, 0, 0, 0x10, 0x88, 0xa8, 0, 7, 0x81, 0, 0, 8];
+    assert_eq!(run.hop("10.2.0.5:80"), &neighbour(0, &header, 1400));
+}
+
+#[test]
+fn a_vip_that_is_not_here_is_not_steered() {
+    let services = vec![service("10.99.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])];
+    let run = run(&config(services), MACHINE);
+    assert!(run.compiled.steer.services.is_empty() && run.compiled.steer.replies.is_empty());
+    assert!(run.told().contains("no interface has 10.99.0.1"), "{}", run.told());
+    assert!(run.compiled.snapshot.services.find(Protocol::Tcp, endpoint("10.99.0.1:80")).is_some());
+}
+
+#[test]
+fn replies_of_a_removed_server_are_taken_until_its_last_flow_ended() {
+    let topology = batch::parse(MACHINE).unwrap();
+    let with = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    let without = config(vec![service("10.9.0.1:80", &[])]);
+    let Run { compiled, mut slots } = run(&with, MACHINE);
+    let counts = Arc::clone(&slots.iter().next().unwrap().1.counts);
+    counts.begin(Activity::Active);
+    let ports = derive_ports(&with, &topology).unwrap();
+    let after = compile(&without, &topology, &ports, &mut slots, Some(&compiled)).unwrap();
+    assert_eq!(after.steer.replies, [tcp("10.2.0.5:80")].into());
+    counts.end(Activity::Active);
+    let later = compile(&without, &topology, &ports, &mut slots, Some(&after)).unwrap();
+    assert!(later.steer.replies.is_empty());
+}
+
+#[test]
+fn replies_of_a_whole_address_service_are_of_any_port() {
+    let services = vec![service("10.9.0.1:0", &[("10.2.0.5:0", ForwardingMethod::Nat)])];
+    assert_eq!(run(&config(services), MACHINE).compiled.steer.replies, [tcp("10.2.0.5:0")].into());
+}
+
+#[test]
+fn what_did_not_change_is_shared() {
+    let topology = batch::parse(MACHINE).unwrap();
+    let config = config(vec![service("10.9.0.1:80", &[("10.2.0.9:80", ForwardingMethod::Dr)])]);
+    let ports = derive_ports(&config, &topology).unwrap();
+    let mut slots = SlotDirectory::new(1);
+    let first = compile(&config, &topology, &ports, &mut slots, None).unwrap();
+    let again = compile(&config, &topology, &ports, &mut slots, Some(&first)).unwrap();
+    assert!(Arc::ptr_eq(&first.snapshot.services, &again.snapshot.services));
+    assert!(Arc::ptr_eq(&first.snapshot.hops, &again.snapshot.hops));
+    let answered = batch::parse(&format!("{MACHINE}\nneigh add 10.2.0.9 lladdr 02:00:00:00:02:09 dev eth1")).unwrap();
+    let resolved = compile(&config, &answered, &ports, &mut slots, Some(&again)).unwrap();
+    assert!(Arc::ptr_eq(&first.snapshot.services, &resolved.snapshot.services));
+    assert_eq!(resolved.snapshot.hops.generation(), first.snapshot.hops.generation() + 1);
+    assert!(resolved.findings.is_empty(), "{:?}", resolved.findings);
+    let mut heavier = config.clone();
+    heavier.virtual_servers[0].real_servers[0].weight = Weight::new(3).unwrap();
+    let reloaded = compile(&heavier, &answered, &ports, &mut slots, Some(&resolved)).unwrap();
+    assert!(!Arc::ptr_eq(&resolved.snapshot.services, &reloaded.snapshot.services));
+    assert!(Arc::ptr_eq(&resolved.snapshot.hops, &reloaded.snapshot.hops));
+}
+
+#[test]
+fn of_several_ways_one_with_a_known_gateway_is_taken_and_told() {
+    let machine = format!("{MACHINE}\nroute add 10.4.0.0/16 nexthop via 10.2.0.253 nexthop via 10.2.0.254");
+    let run = run(&config(vec![service("10.9.0.1:80", &[("10.4.0.9:80", ForwardingMethod::Nat)])]), &machine);
+    assert!(matches!(run.hop("10.4.0.9:80"), Hop::Neighbour { header, .. } if header[5] == 0xfe));
+    assert!(run.told().contains("10.4.0.0/16 has several ways; all packets take the one by eth1 to 10.2.0.254"));
+}
+
+#[test]
+fn ports_are_derived_with_the_reason() {
+    let config = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    let machine = format!("{MACHINE}\nlink add eth2 address 02:00:00:00:00:12\naddr add 10.5.0.1/24 dev eth2");
+    let ports = run(&config, &machine).compiled.ports;
+    let summary: Vec<_> = ports.iter().map(|port| (port.name.as_str(), port.queues, port.why.as_str())).collect();
+    assert_eq!(
+        summary,
+        [
+            ("eth0", 1, "it has the address 10.9.0.1 of a virtual server"),
+            ("eth1", 2, "it leads to real server 10.2.0.5:80"),
+        ]
+    );
+    assert!(ports.iter().all(|port| port.checksum == ChecksumMode::Offload));
+}
+
+#[test]
+fn named_interfaces_are_taken_as_they_are_said() {
+    let mut config = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    let queues = InterfaceConfig { queues: Queues::Count(4), mode: XdpMode::Generic, ..interface("eth1") };
+    config.dataplane.interfaces = vec![queues];
+    let ports = run(&config, MACHINE).compiled.ports;
+    assert_eq!((ports.len(), ports[0].queues, ports[0].mode), (1, 4, XdpMode::Generic));
+    assert_eq!(worker_limit(&config, &ports), 4);
+}
+
+#[test]
+fn veth_frames_have_their_checksums_computed() {
+    let machine = "link add eth0 type veth\naddr add 10.9.0.1/24 dev eth0";
+    let mut config = config(vec![service("10.9.0.1:80", &[])]);
+    assert_eq!(run(&config, machine).compiled.ports[0].checksum, ChecksumMode::Full);
+    config.dataplane.interfaces = vec![InterfaceConfig { checksum: ChecksumPolicy::Offload, ..interface("eth0") }];
+    assert_eq!(run(&config, machine).compiled.ports[0].checksum, ChecksumMode::Offload);
+}
+
+#[test]
+fn interfaces_that_cannot_be_ports_are_refused_with_the_reason() {
+    let refusal =
+        |config: &Config, machine: &str| derive_ports(config, &batch::parse(machine).unwrap()).unwrap_err().to_string();
+    let vip = config(vec![service("10.9.0.1:80", &[])]);
+    let on = |link: &str| format!("{link}\naddr add 10.9.0.1/24 dev x");
+    assert!(refusal(&vip, &on("link add x type bridge")).contains("x cannot be a port: it is a bridge"));
+    assert!(refusal(&vip, &on("link add x type bond")).contains("bonds come later"));
+    assert!(refusal(&vip, &on("link add br type bridge\nlink add x master br")).contains("part of br"));
+    assert!(refusal(&vip, "link add eth0").contains("name one by"));
+    let mut named = vip.clone();
+    named.dataplane.interfaces = vec![interface("eth0.7")];
+    let vlan = "link add eth0\nlink add link eth0 name eth0.7 type vlan id 7";
+    assert!(refusal(&named, vlan).contains("name eth0 in its place"));
+    assert!(refusal(&named, "link add eth0").contains("there is no interface 'eth0.7'; there are lo, eth0"));
+    named.dataplane.interfaces = vec![interface("lo")];
+    assert!(refusal(&named, "link add eth0").contains("loopback"));
+}
+
+#[test]
+fn a_static_address_finds_its_interface() {
+    let address = |dev: Option<&str>, net: &str| StaticAddress {
+        address: net.parse().unwrap(),
+        dev: dev.map(Into::into),
+        broadcast: Broadcast::Unset,
+        scope: 0,
+        label: None,
+        peer: None,
+        preferred_lifetime: None,
+        flags: AddressFlags::default(),
+        place: place(),
+    };
+    let topology = batch::parse(MACHINE).unwrap();
+    let of = |address: StaticAddress| static_link(&address, &topology).map(|link| topology.name(link.unwrap()));
+    assert_eq!(of(address(Some("eth1"), "10.9.0.9/32")).unwrap(), "eth1");
+    assert_eq!(of(address(None, "10.2.0.9/32")).unwrap(), "eth1");
+    assert!(
+        of(address(None, "192.0.2.9/32")).unwrap_err().to_string().contains("test.conf:1:1: 192.0.2.9/32 names no")
+    );
+    assert!(of(address(Some("eth7"), "10.9.0.9/32")).is_err());
+}
+
+#[test]
+fn a_port_that_is_down_is_told() {
+    let machine = format!("{MACHINE}\nlink set eth0 down");
+    let run = run(&config(vec![service("10.9.0.1:80", &[])]), &machine);
+    assert!(run.told().contains("interface eth0 is down"), "{}", run.told());
+}

@@ -1,0 +1,45 @@
+//! What ethtool knows of an interface: how many receive queues are in use, and its driver.
+
+use std::io;
+
+use super::KernelError;
+use crate::sys::{self, Channels};
+
+/// Receive queues in use; `most` (how many the kernel has room for) where the driver does not say.
+pub(super) fn queues(interface: &str, most: u32) -> u32 {
+    let [rx, _, _, combined] = sys::channels(interface).map_or([0; 4], |channels| channels.used);
+    match rx.saturating_add(combined) {
+        0 => most.max(1),
+        queues => queues,
+    }
+}
+
+/// The driver's name.
+pub(super) fn driver(interface: &str) -> Option<String> {
+    sys::driver(interface).ok().filter(|name| !name.is_empty())
+}
+
+/// Sets how many queues of an interface are in use, in both directions, as `ethtool -L` does. A number that is set
+/// already changes nothing.
+///
+/// # Errors
+/// A driver with a fixed number of queues, or one with fewer than these.
+pub fn set_queues(interface: &str, queues: u32) -> Result<(), KernelError> {
+    let what = || format!("set {interface} to {queues} queues");
+    let now = match sys::channels(interface) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) && queues == 1 => return Ok(()),
+        channels => channels.map_err(|source| KernelError::new(what(), source))?,
+    };
+    let [_, _, other, _] = now.used;
+    let [_, _, _, combined_most] = now.most;
+    let used = if combined_most > 0 { [0, 0, other, queues] } else { [queues, queues, other, 0] };
+    let most = if combined_most > 0 { combined_most } else { now.most[0].min(now.most[1]) };
+    if queues > most {
+        let reason = format!("it has at most {most}");
+        return Err(KernelError::new(format!("{}: {reason}", what()), io::Error::from(io::ErrorKind::InvalidInput)));
+    }
+    if used == now.used {
+        return Ok(());
+    }
+    sys::set_channels(interface, Channels { used, ..now }).map_err(|source| KernelError::new(what(), source))
+}
