@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod counters;
 pub mod flow;
+pub mod forward;
 pub mod ident;
 pub mod next_hop;
 pub mod port;
@@ -15,3 +16,5 @@ pub mod snapshot;
 pub mod state;
 pub mod steer;
 mod sys;
+pub mod wire;
+pub mod worker;

@@ -99,9 +99,8 @@ fn named(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String>,
 fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String>, CompileError> {
     let mut chosen = Chosen { topology, reasons: BTreeMap::new() };
     for address in &config.static_addresses {
-        if let Some(link) = static_link(address, topology)? {
-            chosen.must(link, || format!("{} stands there (static_ipaddress)", address.address))?;
-        }
+        let link = static_link(address, topology)?;
+        chosen.must(link, || format!("{} stands there (static_ipaddress)", address.address))?;
     }
     for server in &config.virtual_servers {
         let vip = server.key.at.address;
@@ -124,23 +123,17 @@ fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String
     Ok(chosen.reasons)
 }
 
-/// The interface of a `static_ipaddress` line; without `dev` the one whose network the address is in.
+/// The interface of a `static_ipaddress` line.
 ///
 /// # Errors
-/// A name that no interface has, or no name and no interface beside the address.
-pub fn static_link(address: &StaticAddress, topology: &Topology) -> Result<Option<Link>, CompileError> {
-    if let Some(name) = &address.dev {
-        let found = topology.link_named(name).map(|(link, _)| link);
-        return match found {
-            Some(link) => Ok(Some(link)),
-            None => Err(CompileError::NoInterface { name: name.clone(), there: names(topology) }),
-        };
-    }
-    let beside = topology.addresses.iter().find(|(_, net)| net.contains(&address.address.addr()));
-    match beside {
-        Some((link, _)) => Ok(Some(*link)),
-        None => Err(CompileError::NoDev { address: address.address, place: address.place.clone() }),
-    }
+/// A name that no interface has.
+pub fn static_link(address: &StaticAddress, topology: &Topology) -> Result<Link, CompileError> {
+    topology.link_named(&address.dev).map(|(link, _)| link).ok_or_else(|| CompileError::NoDev {
+        address: address.address,
+        name: address.dev.clone(),
+        there: names(topology),
+        place: address.place.clone(),
+    })
 }
 
 struct Chosen<'t> {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::render;
 use super::source::{Place, SourceMap, Span};
 
 /// Most errors and most warnings that are kept; more are only counted.
@@ -119,16 +120,48 @@ impl Diagnostics {
 
     /// For a terminal: with the line, a caret, Unicode lines and colours.
     pub fn render_fancy(&self) -> String {
-        String::new()
+        render::text(self, &miette::GraphicalTheme::unicode())
     }
 
     /// The same without colours and in ASCII, for logs and files.
     pub fn render_plain(&self) -> String {
-        String::new()
+        render::text(self, &miette::GraphicalTheme::none())
     }
 
-    /// An array of objects: severity, message, file, line, column, span, label, help.
+    /// An array of objects: severity, message, file, line, column (both from 1), span (bytes), label, help.
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::Value::Array(Vec::new())
+        render::json(self)
+    }
+
+    /// Takes one in. A second error at the very same place is dropped: it follows from the first.
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+        let severity = diagnostic.severity;
+        let place = &diagnostic.location;
+        if severity == Severity::Error && self.kept.iter().any(|d| d.severity == severity && d.location == *place) {
+            return;
+        }
+        let count = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
+        };
+        *count += 1;
+        if *count <= MOST_SHOWN {
+            self.kept.push(diagnostic);
+        }
+    }
+
+    /// Takes an error in that is made only if it will be kept.
+    pub(super) fn push_with(&mut self, error: impl FnOnce() -> Diagnostic) {
+        if self.errors < MOST_SHOWN { self.push(error()) } else { self.errors += 1 }
+    }
+
+    /// Puts them in the order of the files, with the text that they point into.
+    pub(super) fn seal(mut self, sources: SourceMap) -> Self {
+        self.kept.sort_by_key(|diagnostic| match diagnostic.location {
+            Location::File(_) => (0, Span::default(), diagnostic.severity),
+            Location::Span(span) => (1, span, diagnostic.severity),
+        });
+        self.sources = Arc::new(sources);
+        self
     }
 }

@@ -3,7 +3,6 @@
 //! A [`Config`] is complete and consistent: numbers are in range, no service or real server stands twice, and every
 //! default that does not depend on the machine is filled in. What depends on the machine is an `Option`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::ident::{CoreIndex, Endpoint, ServiceKey, Weight};
@@ -36,8 +35,8 @@ pub struct GlobalDefs {
 pub struct StaticAddress {
     /// The address with its prefix length; /32 or /128 where the file names none.
     pub address: IpNet,
-    /// `dev`: the interface. None: keepalived's default, `eth0`, is not assumed; the caller derives it or refuses.
-    pub dev: Option<String>,
+    /// `dev`: the interface; `default_interface` or, as in keepalived, eth0 where the file names none.
+    pub dev: String,
     /// `brd`: the broadcast address.
     pub broadcast: Broadcast,
     /// `scope`, as the kernel's number: 0 global, 200 site, 253 link, 254 host.
@@ -300,9 +299,4 @@ impl Default for KernelPort {
     fn default() -> Self {
         Self { rate: 100_000 }
     }
-}
-
-/// Whether an address is of the same family as another.
-pub(super) const fn same_family(a: IpAddr, b: IpAddr) -> bool {
-    a.is_ipv4() == b.is_ipv4()
 }

@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// One file, by the order in which files were opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct FileId(u32);
 
 /// A range of bytes in the text of one file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Span {
     /// The file.
     pub file: FileId,
@@ -94,18 +94,18 @@ impl SourceFile {
 /// All files of one configuration.
 #[derive(Debug, Default)]
 pub struct SourceMap {
-    files: Vec<SourceFile>,
+    files: Vec<Arc<SourceFile>>,
 }
 
 impl SourceMap {
     /// Takes a file in.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> FileId {
-        self.files.push(SourceFile::new(name, bytes));
+        self.files.push(Arc::new(SourceFile::new(name, bytes)));
         FileId(self.files.len() as u32 - 1)
     }
 
     /// A file of this map; `None` for an identity of another map.
-    pub fn file(&self, id: FileId) -> Option<&SourceFile> {
+    pub fn file(&self, id: FileId) -> Option<&Arc<SourceFile>> {
         self.files.get(id.0 as usize)
     }
 
@@ -120,5 +120,28 @@ impl SourceMap {
         let line = file.line_of(span.start);
         let before = file.text.get(file.line_range(line).start..span.start).unwrap_or_default();
         Place { file: file.name.clone(), line: line + 1, column: before.chars().count() + 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_characters_and_ignores_line_ends() {
+        let mut map = SourceMap::default();
+        let file = map.add("a.conf", "x\r\n\u{e9}\u{e9} word\r\nlast".as_bytes());
+        let span = Span { file, start: 8, end: 12 };
+        assert_eq!(map.text(span), "word");
+        assert_eq!(map.place(span).to_string(), "a.conf:2:4");
+        assert_eq!(map.file(file).map(|f| f.line_range(1)), Some(3..12));
+        assert_eq!(map.file(file).map(|f| f.line_count()), Some(3));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        let mut map = SourceMap::default();
+        let file = map.add("a", b"a\xffb\n");
+        assert_eq!(map.file(file).map(|f| f.text()), Some("a\u{fffd}b\n"));
     }
 }

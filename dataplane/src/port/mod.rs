@@ -5,6 +5,8 @@
 
 mod frame;
 mod memory;
+#[cfg(feature = "afxdp")]
+pub mod xsk;
 
 pub use frame::{Frame, FramePool};
 pub use memory::MemoryPorts;

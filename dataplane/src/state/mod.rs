@@ -1,5 +1,9 @@
-//! Connection states (stub replaced on merge).
+//! Connection states as IPVS keeps them, and how long a flow may idle in each.
 
-/// Idle times by state.
-#[derive(Clone, Debug, Default)]
-pub struct Timeouts;
+mod tcp;
+mod timeouts;
+
+pub use tcp::{TcpState, View};
+pub use timeouts::{Timeouts, UDP_STATE};
+
+pub use crate::service::Activity;

@@ -1,19 +1,26 @@
-//! Steering: which frames the XDP program takes for the director.
+//! Steering: the XDP program that decides which frames are the dataplane's, what it is told, and its loader.
+//!
+//! [`SteerPlan`] is the wish, plain data; [`Steer`] (feature `afxdp`) loads the program, attaches it by netlink, so that
+//! it outlives a killed process, and keeps its maps equal to the plan.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+// Without `afxdp` nothing expands a plan; its tests still do.
+#[cfg_attr(not(feature = "afxdp"), allow(dead_code))]
+mod plan;
+mod verdict;
 
-use crate::ident::{MacAddr, ServiceKey};
+#[cfg(feature = "afxdp")]
+mod attach;
+#[cfg(feature = "afxdp")]
+mod error;
+#[cfg(feature = "afxdp")]
+mod loader;
 
-/// What to steer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SteerPlan {
-    /// Destination MACs to look at: the ports' own, VRRP's and macvlans'. Frames to any other pass.
-    pub macs: BTreeSet<MacAddr>,
-    /// Virtual services whose address is local now. Port 0: every port of the address, for that transport.
-    pub services: BTreeSet<ServiceKey>,
-    /// NAT real servers, whose packets are replies. Port 0: every port of the server, for that transport.
-    pub replies: BTreeSet<ServiceKey>,
-    /// The director's own addresses: a real server's packet to one of them is the kernel's, unless it is to a service.
-    pub own: BTreeSet<IpAddr>,
-}
+pub use plan::SteerPlan;
+pub use verdict::Verdict;
+
+#[cfg(feature = "afxdp")]
+pub use attach::{AttachMode, Cleaned, Interface, NATIVE_MTU_LIMIT, cleanup};
+#[cfg(feature = "afxdp")]
+pub use error::SteerError;
+#[cfg(feature = "afxdp")]
+pub use loader::{Decision, Steer, SteerLimits};

@@ -1,0 +1,126 @@
+//! The block `real_server`, with what it inherits from its virtual server.
+
+use std::collections::HashMap;
+
+use dataplane::ident::{Endpoint, NetPort, Weight};
+
+use super::block::Statement;
+use super::diagnostics::Diagnostic;
+use super::lower::Lower;
+use super::method;
+use super::model::{ForwardingMethod, RealServer};
+use super::source::Place;
+use super::virtual_server::{endpoint, weight};
+
+/// What a real server has that says nothing else.
+pub(super) struct Defaults {
+    /// VIP and port; `None` if they were wrong.
+    pub(super) service: Option<Endpoint>,
+    pub(super) method: ForwardingMethod,
+    pub(super) weight: Weight,
+    pub(super) inhibit_on_failure: bool,
+}
+
+/// The real servers of one virtual server so far.
+#[derive(Default)]
+pub(super) struct RealServers {
+    servers: Vec<RealServer>,
+    seen: HashMap<Endpoint, Place>,
+}
+
+impl RealServers {
+    /// Lowers one block.
+    pub(super) fn lower(&mut self, lower: &mut Lower<'_>, block: &Statement, defaults: &Defaults) {
+        if block.arguments().is_empty() {
+            lower.lacking(block, "an address and a port");
+        }
+        lower.extra(block, 2);
+        let at = endpoint(lower, block.arguments());
+        let mut server = RealServer {
+            at: match (at, defaults.service) {
+                (Some(at), _) => at,
+                // An error was reported; the rest of the block is still to be looked at.
+                (None, Some(service)) => service,
+                (None, None) => return settings(lower, block, None),
+            },
+            weight: defaults.weight,
+            method: defaults.method,
+            inhibit_on_failure: defaults.inhibit_on_failure,
+            place: lower.place(block.head()),
+        };
+        settings(lower, block, Some(&mut server));
+        let (Some(_), Some(service)) = (at, defaults.service) else { return };
+        check_family(lower, block, &server, service);
+        server.at.port = port(lower, block, &server, service);
+        if let Some(first) = self.seen.get(&server.at) {
+            lower.report.push(
+                Diagnostic::error(block.span(), format!("the real server {} stands twice", server.at))
+                    .label(format!("first at {first}"))
+                    .help("keepalived drops the second"),
+            );
+            return;
+        }
+        self.seen.insert(server.at, server.place.clone());
+        self.servers.push(server);
+    }
+
+    /// All of them, in the order of the file.
+    pub(super) fn finish(self) -> Vec<RealServer> {
+        self.servers
+    }
+}
+
+fn settings(lower: &mut Lower<'_>, block: &Statement, server: Option<&mut RealServer>) {
+    let (mut own_weight, mut own_method, mut own_inhibit) = (None, None, None);
+    for statement in block.inner() {
+        lower.no_effect(statement);
+        match statement.keyword.map_or("", |keyword| keyword.name) {
+            "weight" => own_weight = Some(weight(lower, statement)),
+            "lvs_method" => own_method = method::lower(lower, statement),
+            "inhibit_on_failure" => own_inhibit = Some(lower.switch(statement)),
+            _ => {}
+        }
+    }
+    if let Some(server) = server {
+        server.weight = own_weight.unwrap_or(server.weight);
+        server.method = own_method.unwrap_or(server.method);
+        server.inhibit_on_failure = own_inhibit.unwrap_or(server.inhibit_on_failure);
+    }
+}
+
+fn check_family(lower: &mut Lower<'_>, block: &Statement, server: &RealServer, service: Endpoint) {
+    let same = server.at.address.is_ipv4() == service.address.is_ipv4();
+    if !same && server.method != ForwardingMethod::Tun {
+        let span = block.arguments().first().map_or(block.head(), |word| word.span);
+        lower.report.push(
+            Diagnostic::error(span, format!("{} is of another address family than its VIP", server.at.address))
+                .label(format!("the VIP is {}", service.address))
+                .help("only TUN carries one family to a real server of the other"),
+        );
+    }
+}
+
+/// The port that packets go to.
+fn port(
+    lower: &mut Lower<'_>,
+    block: &Statement,
+    server: &RealServer,
+    service: Endpoint,
+) -> NetPort {
+    let Some(word) = block.arguments().get(1) else { return service.port };
+    let own = server.at.port;
+    match server.method {
+        ForwardingMethod::Nat if own.is_any() => service.port,
+        ForwardingMethod::Nat => own,
+        ForwardingMethod::Dr | ForwardingMethod::Tun => {
+            if own != service.port {
+                lower.report.push(
+                    Diagnostic::warning(word.span, "DR and TUN cannot change the port")
+                        .label(format!("taken as {}, the port of the service", service.port))
+                        .help("keepalived does the same; `lb_kind NAT` can map ports"),
+                );
+            }
+            service.port
+        }
+    }
+}

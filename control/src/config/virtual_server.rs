@@ -1,0 +1,273 @@
+//! The block `virtual_server`: heading, scheduler, method, protocol and real servers.
+//!
+//! What a block leaves out gets what keepalived gives it, with a warning that says so.
+
+use std::collections::HashMap;
+
+use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey, Weight};
+
+use super::block::Statement;
+use super::diagnostics::Diagnostic;
+use super::lexer::Word;
+use super::lower::{Lower, either, shown};
+use super::method;
+use super::model::{ForwardingMethod, SchedulerKind, VirtualServer};
+use super::real_server::{self, RealServers};
+use super::source::Place;
+
+/// Schedulers of IPVS that this version does not have.
+const LATER_SCHEDULERS: &[&str] = &["lc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "sed", "nq", "twos"];
+/// Those that it has.
+const SCHEDULERS: &[(&str, SchedulerKind)] = &[
+    ("rr", SchedulerKind::Rr),
+    ("wrr", SchedulerKind::Wrr),
+    ("wlc", SchedulerKind::Wlc),
+    ("mh", SchedulerKind::Mh { port: false, fallback: false }),
+];
+
+/// The virtual servers so far.
+#[derive(Default)]
+pub(super) struct VirtualServers {
+    servers: Vec<VirtualServer>,
+    seen: HashMap<ServiceKey, Place>,
+}
+
+/// What the statements of a block say, before defaults.
+struct Settings {
+    scheduler: Option<SchedulerKind>,
+    method: Option<ForwardingMethod>,
+    protocol: Option<Protocol>,
+    weight: Weight,
+    inhibit_on_failure: bool,
+    persistent: bool,
+    /// What was said and not understood: no default and no warning about it.
+    said: Said,
+}
+
+#[derive(Default)]
+struct Said {
+    scheduler: bool,
+    method: bool,
+    protocol: bool,
+}
+
+impl VirtualServers {
+    /// Lowers one block.
+    pub(super) fn lower(&mut self, lower: &mut Lower<'_>, block: &Statement) {
+        let at = heading(lower, block);
+        let settings = settings(lower, block);
+        let method = settings.method.unwrap_or(ForwardingMethod::Nat);
+        let defaults = real_server::Defaults {
+            service: at,
+            method,
+            weight: settings.weight,
+            inhibit_on_failure: settings.inhibit_on_failure,
+        };
+        let mut real_servers = RealServers::default();
+        for statement in block.inner().iter().filter(|inner| inner.name() == "real_server") {
+            real_servers.lower(lower, statement, &defaults);
+        }
+        let Some(at) = at else { return };
+        warn_of_defaults(lower, block, at, &settings);
+        let key = ServiceKey { protocol: settings.protocol.unwrap_or(Protocol::Udp), at };
+        if self.twice(lower, block, key) {
+            return;
+        }
+        let real_servers = real_servers.finish();
+        if real_servers.is_empty() && !block.inner().iter().any(|inner| inner.name() == "real_server") {
+            lower.warning(block.span(), format!("{key} has no real servers"), "ignored, as keepalived does");
+            return;
+        }
+        let scheduler = settings.scheduler.unwrap_or(SchedulerKind::Wlc);
+        self.servers.push(VirtualServer { key, scheduler, method, real_servers, place: lower.place(block.head()) });
+    }
+
+    /// All of them, in the order of the file.
+    pub(super) fn finish(self) -> Vec<VirtualServer> {
+        self.servers
+    }
+
+    fn twice(&mut self, lower: &mut Lower<'_>, block: &Statement, key: ServiceKey) -> bool {
+        let place = lower.place(block.head());
+        if let Some(first) = self.seen.get(&key) {
+            lower.report.push(
+                Diagnostic::error(block.span(), format!("the virtual server {key} stands twice"))
+                    .label(format!("first at {first}"))
+                    .help("put all its real servers in one block"),
+            );
+            return true;
+        }
+        self.seen.insert(key, place);
+        false
+    }
+}
+
+fn heading(lower: &mut Lower<'_>, block: &Statement) -> Option<Endpoint> {
+    let words = block.arguments();
+    match words.first().map(|word| word.text.as_str()) {
+        None => {
+            lower.lacking(block, "an address and a port");
+            None
+        }
+        Some(kind @ ("fwmark" | "group")) => {
+            lower.error(
+                block.span(),
+                format!("`virtual_server {kind}` is not supported yet"),
+                "known to keepalived; this version has `virtual_server ADDRESS PORT`",
+            );
+            None
+        }
+        Some(_) => {
+            lower.extra(block, 2);
+            endpoint(lower, words)
+        }
+    }
+}
+
+/// `ADDRESS [PORT]`; no port, or 0, is every port.
+pub(super) fn endpoint(lower: &mut Lower<'_>, words: &[Word]) -> Option<Endpoint> {
+    let address = words.first().and_then(|word| {
+        let address = lower.address(word)?;
+        if address.is_unspecified() || address.is_multicast() {
+            let message = format!("`{}` is no address of one host", word.text);
+            lower.error(word.span, message, "expected a unicast address");
+            return None;
+        }
+        Some(address)
+    });
+    let port = match words.get(1) {
+        None => Some(NetPort::ANY),
+        Some(word) => lower.number(word, 0..=65_535, "port").map(|port| NetPort::new(port as u16)),
+    };
+    Some(Endpoint { address: address?, port: port? })
+}
+
+fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
+    let mut settings = Settings {
+        scheduler: None,
+        method: None,
+        protocol: None,
+        weight: Weight::ONE,
+        inhibit_on_failure: false,
+        persistent: false,
+        said: Said::default(),
+    };
+    for statement in block.inner() {
+        let Some(keyword) = statement.keyword else { continue };
+        lower.no_effect(statement);
+        match keyword.name {
+            "lvs_sched" | "lb_algo" => {
+                settings.said.scheduler = true;
+                settings.scheduler = scheduler(lower, statement);
+            }
+            "mh-port" | "mh-fallback" | "sh-port" | "sh-fallback" => {
+                scheduler_flag(lower, statement, &mut settings.scheduler);
+            }
+            "lvs_method" | "lb_kind" => {
+                settings.said.method = true;
+                settings.method = method::lower(lower, statement);
+            }
+            "protocol" => {
+                settings.said.protocol = true;
+                settings.protocol = protocol(lower, statement);
+            }
+            "weight" => settings.weight = weight(lower, statement),
+            "inhibit_on_failure" => settings.inhibit_on_failure = lower.switch(statement),
+            "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
+            "syn_proxy" | "laddr_group_name" => {
+                let message = format!("`{}` is not supported yet", keyword.name);
+                lower.error(statement.head(), message, "of the Alibaba fork; comes in a later version");
+            }
+            _ => {}
+        }
+    }
+    settings
+}
+
+fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, at: Endpoint, settings: &Settings) {
+    let said = &settings.said;
+    if !said.protocol {
+        lower.report.push(
+            Diagnostic::warning(block.span(), format!("{at} names no `protocol`"))
+                .label("UDP, as in keepalived")
+                .help("add `protocol TCP` or `protocol UDP`"),
+        );
+    }
+    if !said.scheduler {
+        lower.report.push(
+            Diagnostic::warning(block.span(), format!("{at} names no `lb_algo`"))
+                .label("wlc, as in keepalived")
+                .help(format!("add `lb_algo` and {}", scheduler_names())),
+        );
+    }
+    if !said.method {
+        lower.report.push(
+            Diagnostic::warning(block.span(), format!("{at} names no `lb_kind`"))
+                .label("NAT, as in keepalived")
+                .help("add `lb_kind NAT`, `lb_kind DR` or `lb_kind TUN`"),
+        );
+    }
+    if at.port.is_any() && !settings.persistent {
+        lower.warning(
+            block.span(),
+            format!("{at} has every port"),
+            "keepalived makes it persistent for 360 s, which has no effect in this version of Sluice",
+        );
+    }
+}
+
+fn scheduler_names() -> String {
+    either(&SCHEDULERS.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+}
+
+fn scheduler(lower: &mut Lower<'_>, statement: &Statement) -> Option<SchedulerKind> {
+    let word = lower.one(statement, "a scheduler")?;
+    if LATER_SCHEDULERS.contains(&word.text.as_str()) {
+        lower.error(
+            word.span,
+            format!("the scheduler `{}` is not supported yet", word.text),
+            format!("this version has {}", scheduler_names()),
+        );
+        return None;
+    }
+    lower.choice(word, "scheduler", SCHEDULERS)
+}
+
+fn scheduler_flag(lower: &mut Lower<'_>, statement: &Statement, scheduler: &mut Option<SchedulerKind>) {
+    lower.extra(statement, 0);
+    match (statement.name(), scheduler) {
+        ("mh-port", Some(SchedulerKind::Mh { port, .. })) => *port = true,
+        ("mh-fallback", Some(SchedulerKind::Mh { fallback, .. })) => *fallback = true,
+        (name, _) => {
+            let kind = name.split('-').next().unwrap_or_default();
+            let message = format!("`{name}` only applies to the scheduler `{kind}`");
+            lower.warning(statement.head(), message, format!("ignored: no `lb_algo {kind}` before it"));
+        }
+    }
+}
+
+fn protocol(lower: &mut Lower<'_>, statement: &Statement) -> Option<Protocol> {
+    let word = lower.one(statement, "a protocol")?;
+    match word.text.to_ascii_uppercase().as_str() {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        "SCTP" => {
+            lower.error(word.span, "the protocol SCTP is not supported yet", "this version has TCP and UDP");
+            None
+        }
+        _ => {
+            let message = format!("`{}` is no protocol", shown(&word.text));
+            lower.error(word.span, message, "expected TCP or UDP");
+            None
+        }
+    }
+}
+
+/// A weight; 1 where it is wrong.
+pub(super) fn weight(lower: &mut Lower<'_>, statement: &Statement) -> Weight {
+    lower
+        .one(statement, "a weight")
+        .and_then(|word| lower.number(word, 0..=u64::from(Weight::MAX), "weight"))
+        .and_then(|value| Weight::new(value as u32))
+        .unwrap_or(Weight::ONE)
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* The maps of the steering program. Control fills them (src/steer/plan.rs holds the same layouts); capacities given
+ * here are replaced at load. Hash maps take their elements as they come (NO_PREALLOC): a capacity costs nothing. */
+#pragma once
+
+#include "bpf.h"
+
+/* IPv6, or IPv4 as ::ffff:a.b.c.d; network byte order. */
+struct address {
+	__u32 word[4];
+};
+
+struct endpoint {
+	struct address address;
+	__u16 port; /* network byte order */
+	__u8 protocol;
+	__u8 zero;
+};
+
+struct mac {
+	__u8 octet[6];
+	__u8 zero[2];
+};
+
+/* Bits of the values of maps whose key is a whole address. */
+enum { TRANSPORT_TCP = 1, TRANSPORT_UDP = 2 };
+
+#define HASH(map_name, key_type)                                  \
+	struct {                                                  \
+		ATTRIBUTE(type, BPF_MAP_TYPE_HASH);               \
+		ATTRIBUTE(max_entries, 1024);                     \
+		ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);          \
+		TYPE(key, key_type);                              \
+		TYPE(value, __u32);                               \
+	} map_name SEC(".maps")
+
+/* Destination MACs that are the director's. */
+HASH(macs, struct mac);
+/* The director's own addresses: what a real server sends there answers the director itself. */
+HASH(own, struct address);
+/* Virtual services by exact port, and those of every port (value: TRANSPORT_ bits). */
+HASH(services, struct endpoint);
+HASH(addresses, struct address);
+/* NAT real servers by source port, and those of every port. */
+HASH(replies, struct endpoint);
+HASH(reply_sources, struct address);
+/* For fragments after the first, which have no ports: addresses of any service, of any NAT real server. */
+HASH(fragment_destinations, struct address);
+HASH(fragment_sources, struct address);
+/* Interface index to the XSKMAP index of its queue 0. */
+HASH(ports, __u32);
+
+struct {
+	ATTRIBUTE(type, BPF_MAP_TYPE_XSKMAP);
+	ATTRIBUTE(max_entries, 64);
+	TYPE(key, __u32);
+	TYPE(value, __u32);
+} xsks SEC(".maps");
+
+/* In the order of Verdict in src/steer/verdict.rs. */
+enum verdict {
+	PASSED_NOT_OURS,
+	PASSED_NOT_IP,
+	PASSED_MALFORMED,
+	PASSED_OWN,
+	PASSED_MISS,
+	HIT_SERVICE,
+	HIT_REPLY,
+	HIT_FRAGMENT,
+	HIT_ICMP_ERROR,
+	REDIRECTED,
+	NO_SOCKET,
+	VERDICTS,
+};
+
+struct {
+	ATTRIBUTE(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	ATTRIBUTE(max_entries, VERDICTS);
+	TYPE(key, __u32);
+	TYPE(value, __u64);
+} verdicts SEC(".maps");

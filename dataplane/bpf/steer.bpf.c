@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* Which frames are the dataplane's. A frame to one of the director's MACs that belongs to a virtual service, or answers
+ * for one, goes to the AF_XDP socket of its queue; everything else passes to the kernel untouched.
+ *
+ * A hit with no socket behind it is dropped and counted, never passed: the kernel owns the virtual address and would
+ * reset a stranger's connection. One program instance with one set of maps serves all interfaces of a director. */
+#include "parse.h"
+
+static ALWAYS_INLINE void count(enum verdict verdict)
+{
+	__u32 key = verdict;
+	__u64 *counter = bpf_map_lookup_elem(&verdicts, &key);
+
+	if (counter)
+		*counter += 1;
+}
+
+static ALWAYS_INLINE __u32 transport_bit(__u8 protocol)
+{
+	if (protocol == IPPROTO_TCP)
+		return TRANSPORT_TCP;
+	return protocol == IPPROTO_UDP ? TRANSPORT_UDP : 0;
+}
+
+/* Whether a map of whole addresses has this one for this transport. */
+static ALWAYS_INLINE int has_address(void *map, struct address *address, __u8 protocol)
+{
+	__u32 *transports = bpf_map_lookup_elem(map, address);
+
+	return transports && (*transports & transport_bit(protocol));
+}
+
+static ALWAYS_INLINE int has_endpoint(void *map, struct address *address, __be16 port, __u8 protocol)
+{
+	struct endpoint key = { .address = *address, .port = port, .protocol = protocol };
+
+	return bpf_map_lookup_elem(map, &key) != 0;
+}
+
+static ALWAYS_INLINE int is_service(struct address *address, __be16 port, struct packet *packet)
+{
+	if (packet->later_fragment)
+		return has_address(&fragment_destinations, address, packet->protocol);
+	return has_endpoint(&services, address, port, packet->protocol) ||
+	       has_address(&addresses, address, packet->protocol);
+}
+
+static ALWAYS_INLINE int is_real_server(struct address *address, __be16 port, struct packet *packet)
+{
+	if (packet->later_fragment)
+		return has_address(&fragment_sources, address, packet->protocol);
+	return has_endpoint(&replies, address, port, packet->protocol) ||
+	       has_address(&reply_sources, address, packet->protocol);
+}
+
+static ALWAYS_INLINE int is_own(struct address *address)
+{
+	return bpf_map_lookup_elem(&own, address) != 0;
+}
+
+static ALWAYS_INLINE int same_address(struct address *a, struct address *b)
+{
+	return a->word[0] == b->word[0] && a->word[1] == b->word[1] && a->word[2] == b->word[2] &&
+	       a->word[3] == b->word[3];
+}
+
+static ALWAYS_INLINE enum verdict steer_transport(struct packet *packet)
+{
+	if (!transport_bit(packet->protocol))
+		return PASSED_MISS;
+	if (is_service(&packet->destination, packet->port.destination, packet))
+		return packet->later_fragment ? HIT_FRAGMENT : HIT_SERVICE;
+	if (!is_real_server(&packet->source, packet->port.source, packet))
+		return PASSED_MISS;
+	if (is_own(&packet->destination))
+		return PASSED_OWN;
+	return packet->later_fragment ? HIT_FRAGMENT : HIT_REPLY;
+}
+
+/* Errors only (RFC 792, RFC 4443 section 2.1): unreachable, quench, time exceeded, parameter problem; too big. */
+static ALWAYS_INLINE int is_error(__u8 version, __u8 type)
+{
+	if (version == 6)
+		return type >= 1 && type <= 4;
+	return type == 3 || type == 4 || type == 11 || type == 12;
+}
+
+/* An ICMP error goes to whom the packet in it came from. That packet is either a reply that a service sent (its source
+ * is the virtual service: NAT's rewritten reply, or the real server's own under DR and TUN), or a request on its way
+ * to a NAT real server (its destination is the real server, its source the client, whom only the director can tell
+ * what happened). An error to one of the director's own addresses about a real server concerns a health check. */
+static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *packet)
+{
+	__be16 type = packet->version == 6 ? NET16(ETH_P_IPV6) : NET16(ETH_P_IP);
+	__u8 *icmp = packet->payload;
+	void *end = (void *)(long)ctx->data_end;
+	struct packet about;
+
+	if ((void *)(icmp + 8) > end)
+		return PASSED_MALFORMED;
+	if (!is_error(packet->version, icmp[0]))
+		return PASSED_MISS;
+	if (parse_ip(ctx, icmp + 8, end, type, &about) != PARSED)
+		return PASSED_MALFORMED;
+	if (!transport_bit(about.protocol) || !same_address(&packet->destination, &about.source))
+		return PASSED_MISS;
+	if (is_service(&about.source, about.port.source, &about))
+		return HIT_ICMP_ERROR;
+	if (!is_real_server(&about.destination, about.port.destination, &about))
+		return PASSED_MISS;
+	return is_own(&packet->destination) ? PASSED_OWN : HIT_ICMP_ERROR;
+}
+
+static ALWAYS_INLINE enum verdict steer(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *ethernet = (void *)(long)ctx->data;
+	struct mac mac = {};
+	struct packet packet;
+	enum outcome outcome;
+	__be16 type;
+	void *at;
+
+	if ((void *)(ethernet + 1) > end)
+		return PASSED_MALFORMED;
+	__builtin_memcpy(mac.octet, ethernet->h_dest, sizeof(mac.octet));
+	if (!bpf_map_lookup_elem(&macs, &mac))
+		return PASSED_NOT_OURS;
+	at = skip_tags(ethernet, end, &type);
+	if (!at)
+		return PASSED_MALFORMED;
+	outcome = parse_ip(ctx, at, end, type, &packet);
+	if (outcome != PARSED)
+		return outcome == NOT_IP ? PASSED_NOT_IP : PASSED_MALFORMED;
+	if (packet.protocol == (packet.version == 6 ? NEXT_ICMPV6 : IPPROTO_ICMP) && !packet.later_fragment)
+		return steer_icmp(ctx, &packet);
+	return steer_transport(&packet);
+}
+
+SEC("xdp") int sluice_steer(struct xdp_md *ctx)
+{
+	enum verdict verdict = steer(ctx);
+	__u32 interface = ctx->ingress_ifindex;
+	__u32 *base, index;
+
+	count(verdict);
+	if (verdict < HIT_SERVICE)
+		return XDP_PASS;
+	base = bpf_map_lookup_elem(&ports, &interface);
+	index = base ? *base + ctx->rx_queue_index : 0;
+	if (!base || !bpf_map_lookup_elem(&xsks, &index)) {
+		count(NO_SOCKET);
+		return XDP_DROP;
+	}
+	count(REDIRECTED);
+	return bpf_redirect_map(&xsks, index, XDP_DROP);
+}
+
+/* The kernel takes either licence; the XDP helpers used need no GPL, later ones may. */
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

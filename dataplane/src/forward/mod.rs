@@ -1,0 +1,11 @@
+//! Forwarding: what each method does to a packet, and the answers that the director gives itself.
+//!
+//! Functions over bytes, without state: the worker knows flows, these know formats.
+
+pub mod icmp;
+pub mod icmp_translate;
+pub mod mtu;
+pub mod nat;
+pub mod reset;
+pub mod ttl;
+pub mod tun;

@@ -1,0 +1,102 @@
+//! TUN: an IP header in front, of either version over either (RFC 2003, RFC 2473, RFC 4213).
+//!
+//! DSCP and ECN are copied outwards (RFC 6040, normal mode); DF is copied from IPv4 and set for IPv6 inside, so that
+//! path MTU discovery goes on through the tunnel.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::wire::{IpVersion, checksum, ip, ipv4, ipv6, number};
+
+/// Where a tunnel begins and ends; both of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelEnds {
+    /// Over IPv4: from, to.
+    V4(Ipv4Addr, Ipv4Addr),
+    /// Over IPv6: from, to.
+    V6(Ipv6Addr, Ipv6Addr),
+}
+
+impl TunnelEnds {
+    /// A tunnel, if both addresses are of one family.
+    pub const fn new(from: IpAddr, to: IpAddr) -> Option<Self> {
+        match (from, to) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => Some(Self::V4(from, to)),
+            (IpAddr::V6(from), IpAddr::V6(to)) => Some(Self::V6(from, to)),
+            _ => None,
+        }
+    }
+
+    /// The version of the outer header.
+    pub const fn version(self) -> IpVersion {
+        match self {
+            Self::V4(..) => IpVersion::V4,
+            Self::V6(..) => IpVersion::V6,
+        }
+    }
+
+    /// Bytes that the outer header takes.
+    pub const fn overhead(self) -> usize {
+        self.version().header_length()
+    }
+}
+
+/// Writes the outer header of `inner`, an IP packet, into `out`, which has [`TunnelEnds::overhead`] bytes. `id` is the
+/// identification of an IPv4 one.
+pub fn write_outer(out: &mut [u8], inner: &[u8], ends: TunnelEnds, id: u16) {
+    let Some(inside) = Inside::of(inner) else { return };
+    match ends {
+        TunnelEnds::V4(from, to) => {
+            let Some(header) = out.first_chunk_mut::<{ ipv4::LENGTH }>() else { return };
+            let total = (ipv4::LENGTH + inner.len()) as u16;
+            header.fill(0);
+            header[0] = 0x45;
+            header[ipv4::TOS] = inside.traffic_class;
+            put(header, ipv4::TOTAL_LENGTH, total.to_be_bytes());
+            put(header, ipv4::ID, id.to_be_bytes());
+            put(header, ipv4::FRAGMENT, inside.dont_fragment.to_be_bytes());
+            header[ipv4::TTL] = ip::TTL;
+            header[ipv4::PROTOCOL] = inside.protocol;
+            put(header, ipv4::SOURCE, from.octets());
+            put(header, ipv4::DESTINATION, to.octets());
+            let sum = checksum::of(header);
+            put(header, ipv4::CHECKSUM, sum);
+        }
+        TunnelEnds::V6(from, to) => {
+            let Some(header) = out.first_chunk_mut::<{ ipv6::LENGTH }>() else { return };
+            let class = inside.traffic_class;
+            header.fill(0);
+            header[0] = 0x60 | class >> 4;
+            header[1] = class << 4;
+            put(header, ipv6::PAYLOAD_LENGTH, (inner.len() as u16).to_be_bytes());
+            header[ipv6::NEXT_HEADER] = inside.protocol;
+            header[ipv6::HOP_LIMIT] = ip::TTL;
+            put(header, ipv6::SOURCE, from.octets());
+            put(header, ipv6::DESTINATION, to.octets());
+        }
+    }
+}
+
+/// What the outer header takes over from the inner one.
+struct Inside {
+    protocol: u8,
+    traffic_class: u8,
+    dont_fragment: u16,
+}
+
+impl Inside {
+    fn of(inner: &[u8]) -> Option<Self> {
+        let [first, second, ..] = *inner else { return None };
+        if first >> 4 == 6 {
+            let traffic_class = first << 4 | second >> 4;
+            return Some(Self { protocol: number::IPV6, traffic_class, dont_fragment: ipv4::DONT_FRAGMENT });
+        }
+        let word = u16::from_be_bytes(*inner.get(ipv4::FRAGMENT..)?.first_chunk()?);
+        Some(Self { protocol: number::IPV4, traffic_class: second, dont_fragment: word & ipv4::DONT_FRAGMENT })
+    }
+}
+
+fn put<const N: usize, const L: usize>(header: &mut [u8; L], at: usize, bytes: [u8; N]) {
+    if let Some(place) = header.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) {
+        *place = bytes;
+    }
+}

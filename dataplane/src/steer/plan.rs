@@ -1,0 +1,194 @@
+//! What steering should catch, and its expansion into the contents of the program's maps.
+//!
+//! Keys are laid out as in bpf/maps.h: IPv4 addresses as `::ffff:a.b.c.d`, everything in network byte order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::ident::{MacAddr, Protocol, ServiceKey};
+
+/// What the steering program should catch, for all ports of the director.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SteerPlan {
+    /// Destination MACs to look at: the ports' own, VRRP's and macvlans'. Frames to any other pass.
+    pub macs: BTreeSet<MacAddr>,
+    /// Virtual services whose address is local now. Port 0: every port of the address, for that transport.
+    pub services: BTreeSet<ServiceKey>,
+    /// NAT real servers, whose packets are replies. Port 0: every port of the server, for that transport.
+    pub replies: BTreeSet<ServiceKey>,
+    /// The director's own addresses: a real server's packet to one of them is the kernel's, unless it is to a service.
+    pub own: BTreeSet<IpAddr>,
+}
+
+/// One of the program's maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Table {
+    Own,
+    Macs,
+    Services,
+    Addresses,
+    Replies,
+    ReplySources,
+    FragmentDestinations,
+    FragmentSources,
+}
+
+impl Table {
+    /// All of them, in the order in which entries are added: `Own` before what it is an exception to.
+    pub(super) const ALL: [Self; 8] = [
+        Self::Own,
+        Self::Macs,
+        Self::Services,
+        Self::Addresses,
+        Self::Replies,
+        Self::ReplySources,
+        Self::FragmentDestinations,
+        Self::FragmentSources,
+    ];
+
+    /// The map's name in the program.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Macs => "macs",
+            Self::Services => "services",
+            Self::Addresses => "addresses",
+            Self::Replies => "replies",
+            Self::ReplySources => "reply_sources",
+            Self::FragmentDestinations => "fragment_destinations",
+            Self::FragmentSources => "fragment_sources",
+        }
+    }
+
+    /// Bytes of a key.
+    pub(super) const fn key_size(self) -> usize {
+        match self {
+            Self::Macs => 8,
+            Self::Services | Self::Replies => 20,
+            _ => 16,
+        }
+    }
+}
+
+/// A key of any table, with zeroes behind its [`Table::key_size`].
+pub(super) type Key = [u8; 20];
+
+/// Every entry of every table: (table, key) to value.
+pub(super) type Contents = BTreeMap<(Table, Key), u32>;
+
+impl SteerPlan {
+    /// The maps' contents that carry out this plan.
+    pub(super) fn contents(&self) -> Contents {
+        let mut contents = Contents::new();
+        for mac in &self.macs {
+            let mut key = Key::default();
+            key[..6].copy_from_slice(&mac.0);
+            contents.insert((Table::Macs, key), 1);
+        }
+        for address in &self.own {
+            contents.insert((Table::Own, address_key(*address)), 1);
+        }
+        let services = (Table::Services, Table::Addresses, Table::FragmentDestinations);
+        let replies = (Table::Replies, Table::ReplySources, Table::FragmentSources);
+        for (keys, (exact, whole, fragments)) in [(&self.services, services), (&self.replies, replies)] {
+            for key in keys {
+                let address = address_key(key.at.address);
+                if key.at.port.is_any() {
+                    *contents.entry((whole, address)).or_default() |= transport_bit(key.protocol);
+                } else {
+                    contents.insert((exact, endpoint_key(key)), 1);
+                }
+                *contents.entry((fragments, address)).or_default() |= transport_bit(key.protocol);
+            }
+        }
+        contents
+    }
+}
+
+fn address_key(address: IpAddr) -> Key {
+    let mut key = Key::default();
+    let octets = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    key[..16].copy_from_slice(&octets);
+    key
+}
+
+fn endpoint_key(service: &ServiceKey) -> Key {
+    let mut key = address_key(service.at.address);
+    key[16..18].copy_from_slice(&service.at.port.to_wire());
+    key[18] = service.protocol.number();
+    key
+}
+
+const fn transport_bit(protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => 1,
+        Protocol::Udp => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ident::{Endpoint, NetPort};
+
+    fn key(protocol: Protocol, address: &str, port: u16) -> ServiceKey {
+        ServiceKey { protocol, at: Endpoint { address: address.parse().unwrap(), port: NetPort::new(port) } }
+    }
+
+    fn of(contents: &Contents, table: Table) -> Vec<(Key, u32)> {
+        contents.iter().filter(|((t, _), _)| *t == table).map(|((_, k), v)| (*k, *v)).collect()
+    }
+
+    #[test]
+    fn a_service_is_an_endpoint_and_catches_fragments_of_its_transport() {
+        let plan = SteerPlan { services: [key(Protocol::Tcp, "192.0.2.1", 80)].into(), ..SteerPlan::default() };
+        let contents = plan.contents();
+        let mut address = Key::default();
+        address[10..16].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
+        let mut endpoint = address;
+        endpoint[16..20].copy_from_slice(&[0, 80, 6, 0]);
+        assert_eq!(of(&contents, Table::Services), [(endpoint, 1)]);
+        assert_eq!(of(&contents, Table::FragmentDestinations), [(address, 1)]);
+        assert_eq!(contents.len(), 2);
+    }
+
+    #[test]
+    fn port_zero_is_the_whole_address_for_its_transports_only() {
+        let vip = "2001:db8::1";
+        let services = [key(Protocol::Tcp, vip, 0), key(Protocol::Udp, vip, 0), key(Protocol::Udp, "2001:db8::2", 0)];
+        let contents = SteerPlan { services: services.into(), ..SteerPlan::default() }.contents();
+        assert!(of(&contents, Table::Services).is_empty());
+        let values: Vec<u32> = of(&contents, Table::Addresses).iter().map(|(_, v)| *v).collect();
+        assert_eq!(values, [3, 2]);
+        assert_eq!(of(&contents, Table::Addresses), of(&contents, Table::FragmentDestinations));
+    }
+
+    #[test]
+    fn real_servers_are_sources_and_never_destinations() {
+        let replies = [key(Protocol::Tcp, "10.0.0.2", 80), key(Protocol::Tcp, "10.0.0.2", 81)];
+        let plan = SteerPlan {
+            replies: replies.into(),
+            own: ["10.0.0.1".parse().unwrap()].into(),
+            macs: [MacAddr([2, 0, 0, 0, 0, 1])].into(),
+            ..SteerPlan::default()
+        };
+        let contents = plan.contents();
+        assert_eq!(of(&contents, Table::Replies).len(), 2);
+        assert_eq!(of(&contents, Table::FragmentSources).len(), 1);
+        assert_eq!(of(&contents, Table::Own).len(), 1);
+        assert_eq!(of(&contents, Table::Macs)[0].0[..8], [2, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(contents.len(), 5);
+    }
+
+    #[test]
+    fn keys_fit_their_tables() {
+        let services = [key(Protocol::Tcp, "::1", 0), key(Protocol::Udp, "::1", 53)];
+        let plan = SteerPlan { services: services.into(), replies: services.into(), ..SteerPlan::default() };
+        for ((table, key), _) in plan.contents() {
+            assert!(key[table.key_size()..].iter().all(|b| *b == 0), "{table:?}");
+        }
+    }
+}

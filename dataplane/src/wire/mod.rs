@@ -1,0 +1,14 @@
+//! Wire formats: where the fields of a frame are, parsed once and then edited in place.
+//!
+//! Nothing here allocates or panics, whatever the bytes are.
+
+pub mod checksum;
+mod fields;
+mod headers;
+mod tcp_flags;
+
+pub use checksum::Settled;
+pub use fields::{EtherType, ip, ipv4, ipv6, number, tcp, udp};
+pub use headers::{Fragment, Headers, IpVersion, parse, parse_ip};
+pub(crate) use headers::skip_extensions;
+pub use tcp_flags::TcpFlags;

@@ -1,0 +1,193 @@
+//! A packet of no flow: a service may open one, it may be a stray, or it belongs to the kernel.
+
+use std::net::IpAddr;
+
+use super::carry;
+use super::egress::{self, Learnt};
+use super::pass::Keyed;
+use super::path::{self, Path};
+use super::{Context, Hands, reply};
+use crate::clock::Ticks;
+use crate::counters::{Drop, Event};
+use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewFlow, flag};
+use crate::forward::icmp::ErrorKind;
+use crate::ident::{Endpoint, NetPort, Protocol};
+use crate::next_hop::Hop;
+use crate::port::Ports;
+use crate::service::{Activity, Destination, Method, Service};
+use crate::snapshot::StraySegments;
+use crate::state::{TcpState, UDP_STATE, View};
+use crate::wire::TcpFlags;
+
+/// Servers that are tried when the reverse key of one is taken.
+const SERVER_TRIES: u32 = 4;
+/// Local ports that are tried for a server on the director itself.
+const PORT_TRIES: u16 = 32;
+
+/// A packet whose key belongs to no flow, as far as the lookup saw.
+pub(super) fn packet<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<F>) {
+    let at = Endpoint { address: keyed.key.destination.into(), port: keyed.key.destination_port };
+    let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
+        return egress::to_kernel(context, hands, keyed.packet);
+    };
+    if !opens(context, &keyed) {
+        // The packet before it in the same burst may just have opened the flow.
+        return match F::table(context.shared).lookup(&keyed.key) {
+            Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
+            Find::Miss => stray(context, hands, keyed),
+            Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
+        };
+    }
+    match open(context, hands, &keyed, service) {
+        Ok(flow) => carry::packet(context, hands, keyed, flow, Direction::Forward),
+        Err(Drop::NoDestination) => {
+            reply::icmp(context, hands, &keyed.packet, ErrorKind::PortUnreachable, at.address);
+            hands.discard(context, keyed.packet.frame, Drop::NoDestination);
+        }
+        Err(reason) => hands.discard(context, keyed.packet.frame, reason),
+    }
+}
+
+/// Whether a packet may open a flow: every datagram, a segment with SYN; with `sloppy_tcp` any but a reset.
+fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<F>) -> bool {
+    let tcp = keyed.packet.headers.tcp;
+    match (keyed.key.protocol, context.snapshot.policy.stray) {
+        (Protocol::Tcp, _) if tcp.contains(TcpFlags::RST) => false,
+        (Protocol::Tcp, StraySegments::Reset) => tcp.contains(TcpFlags::SYN),
+        (Protocol::Tcp, StraySegments::Open) | (Protocol::Udp, _) => true,
+    }
+}
+
+/// A segment of a connection that nobody knows: the client learns it at once.
+fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<F>) {
+    let reason = match reply::reset(context, hands, &keyed.packet) {
+        reply::Sent::Yes | reply::Sent::Unanswerable => Drop::NoFlow,
+        reply::Sent::Limited => Drop::NoFlowLimited,
+    };
+    hands.discard(context, keyed.packet.frame, reason);
+}
+
+/// Picks a server and inserts the flow, or takes over the one that another worker inserted.
+fn open<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: &Keyed<F>,
+    service: &Service,
+) -> Result<FlowRef, Drop> {
+    let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
+    for _ in 0..SERVER_TRIES {
+        let destination =
+            service.scheduler.pick(&service.destinations, &service.state, client).ok_or(Drop::NoDestination)?;
+        if let Some(flow) = insert(context, hands, keyed, destination)? {
+            return Ok(flow);
+        }
+    }
+    Err(Drop::ReverseTaken)
+}
+
+/// Inserts a flow to `destination`; `None` when its reverse key belongs to another flow.
+fn insert<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: &Keyed<F>,
+    destination: &Destination,
+) -> Result<Option<FlowRef>, Drop> {
+    let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
+    let tries = if is_local && destination.method == Method::Nat { PORT_TRIES } else { 1 };
+    let new = NewFlow {
+        forward: keyed.key,
+        reverse: None,
+        destination: destination.slot.0,
+        state: initial_state(context, keyed, destination),
+        flags: flag::EMBRYONIC,
+        deadline: context.now.after(initial_idle(context, keyed.key.protocol)),
+        client_mac: Learnt::sender(hands.ports.bytes(&keyed.packet.frame), keyed.packet.port)
+            .map(|learnt| (learnt.mac, learnt.port)),
+        return_hop: way_back(context, keyed),
+    };
+    for attempt in 0..tries {
+        let reverse = reverse_key::<F>(&keyed.key, destination, is_local, attempt)?;
+        let new = NewFlow { reverse, ..new };
+        match F::table(context.shared).insert(F::part(hands), &new) {
+            Insert::Created(flow) => {
+                begin(context, destination, path::state_activity(keyed.key.protocol, new.state));
+                return Ok(Some(flow));
+            }
+            Insert::Adopted(flow) => {
+                context.counters.event(Event::FlowAdopted).add(1);
+                return Ok(Some(flow));
+            }
+            Insert::ReverseTaken => {}
+            Insert::Contended => return Err(Drop::InsertContended),
+            Insert::Full => return Err(Drop::TableFull),
+        }
+    }
+    Ok(None)
+}
+
+fn begin(context: Context<'_>, destination: &Destination, activity: Activity) {
+    destination.counts.begin(activity);
+    context.counters.event(Event::FlowCreated).add(1);
+    if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
+        traffic.connections.add(1);
+    }
+}
+
+/// How replies of the server will be keyed: to the client; from a server on the director itself, to an address and
+/// port of the kernel port's, so that they come back by it. One-way methods have none.
+fn reverse_key<F: Path>(
+    forward: &FlowKey<F::Addr>,
+    destination: &Destination,
+    is_local: bool,
+    attempt: u16,
+) -> Result<Option<FlowKey<F::Addr>>, Drop> {
+    if !destination.method.is_two_way() {
+        return Ok(None);
+    }
+    let server = F::address(destination.at.address).ok_or(Drop::NoDestination)?;
+    let (to, to_port) = if is_local {
+        let local = destination.local_source.and_then(F::address).ok_or(Drop::NoRoute)?;
+        (local, local_port(forward.source_port, attempt))
+    } else {
+        (forward.source, forward.source_port)
+    };
+    let source_port = if destination.at.port.is_any() { forward.destination_port } else { destination.at.port };
+    Ok(Some(FlowKey {
+        source: server,
+        destination: to,
+        source_port,
+        destination_port: to_port,
+        protocol: forward.protocol,
+    }))
+}
+
+/// The client's own port first, then others of the range above 1024.
+fn local_port(client: NetPort, attempt: u16) -> NetPort {
+    if attempt == 0 {
+        return client;
+    }
+    let spread = client.host().wrapping_mul(40_503).wrapping_add(attempt.wrapping_mul(2039));
+    NetPort::new(1024 + spread % (u16::MAX - 1024))
+}
+
+fn initial_state<F: Path>(_context: Context<'_>, keyed: &Keyed<F>, destination: &Destination) -> u8 {
+    let view = if destination.method.is_two_way() { View::Input } else { View::InputOnly };
+    match keyed.key.protocol {
+        Protocol::Tcp => TcpState::None.next(view, keyed.packet.headers.tcp).to_u8(),
+        Protocol::Udp => UDP_STATE,
+    }
+}
+
+fn initial_idle(context: Context<'_>, protocol: Protocol) -> Ticks {
+    let timeouts = &context.snapshot.policy.timeouts;
+    match protocol {
+        Protocol::Tcp => timeouts.tcp(TcpState::SynRecv),
+        Protocol::Udp => timeouts.udp(),
+    }
+}
+
+fn way_back<F: Path>(context: Context<'_>, keyed: &Keyed<F>) -> u32 {
+    let hops = &context.snapshot.hops;
+    let client: IpAddr = keyed.key.source.into();
+    carry::pack(hops.generation(), hops.lookup(client))
+}

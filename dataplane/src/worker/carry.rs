@@ -1,0 +1,295 @@
+//! A packet of a flow: the flow's state moves, the packet is rewritten by the flow's method and sent on.
+
+use std::net::IpAddr;
+
+use super::egress::{self, Learnt};
+use super::pass::Keyed;
+use super::path::{self, Path};
+use super::{Context, Hands, Packet, admit, reply};
+use crate::clock::Ticks;
+use crate::counters::{Drop, Event};
+use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
+use crate::forward::icmp::ErrorKind;
+use crate::forward::nat::Rewrite;
+use crate::forward::{mtu, ttl, tun};
+use crate::ident::Protocol;
+use crate::next_hop::{Hop, HopIndex};
+use crate::port::Ports;
+use crate::service::{Destination, DestinationSlot, Method};
+use crate::state::{TcpState, View};
+use crate::wire::{Fragment, TcpFlags};
+
+/// A packet that was found to belong to a flow by its key.
+#[inline]
+pub(super) fn packet<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<F>,
+    flow: FlowRef,
+    direction: Direction,
+) {
+    let entry = F::table(context.shared).entry(flow);
+    if entry.deadline().reached(context.now) || is_reuse(entry, &keyed, direction) {
+        end(context, hands, flow, entry);
+        return admit::packet(context, hands, keyed);
+    }
+    let Packet { frame, headers, .. } = &keyed.packet;
+    if let Fragment::First { id } = headers.fragment {
+        let addresses = F::addresses(headers, hands.ports.bytes(frame));
+        context.shared.fragments.publish(context, (flow, direction), addresses, headers.protocol, id);
+    }
+    forward(context, hands, keyed.packet, entry, direction);
+}
+
+/// Forwards a packet of a live flow: one with ports, or a later fragment of one.
+#[inline]
+pub(super) fn forward<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    entry: &FlowEntry<F>,
+    direction: Direction,
+) {
+    let slot = DestinationSlot(entry.destination());
+    let Some(destination) = context.snapshot.services.destination(slot) else {
+        return hands.discard(context, packet.frame, Drop::DestinationGone);
+    };
+    let there = entry.forward();
+    advance(context, entry, destination, direction, (there.protocol, packet.headers.tcp));
+    count(context, destination, direction, &packet);
+    let vip = || there.destination.into();
+    match (direction, destination.method) {
+        (Direction::Forward, Method::Nat) => to_server_nat(context, hands, packet, entry, destination, vip),
+        (Direction::Forward, Method::Dr) => to_server_dr(context, hands, packet, destination, vip),
+        (Direction::Forward, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
+        (Direction::Reverse, _) => to_client(context, hands, packet, entry, &there),
+    }
+}
+
+/// Ends a flow before its time, if nobody else just did.
+pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, flow: FlowRef, entry: &FlowEntry<F>) {
+    if !F::table(context.shared).end(F::part(hands), flow) {
+        return;
+    }
+    // An ended flow's state moves no more.
+    if let Some(counts) = context.snapshot.services.counts(DestinationSlot(entry.destination())) {
+        counts.end(path::activity(entry));
+    }
+    let is_late = entry.deadline().reached(context.now);
+    context.counters.event(if is_late { Event::FlowExpired } else { Event::FlowReused }).add(1);
+}
+
+/// Whether a client begins anew with the port of a connection that is over (`conn_reuse_mode` 1).
+fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<F>, direction: Direction) -> bool {
+    let tcp = keyed.packet.headers.tcp;
+    tcp.contains(TcpFlags::SYN)
+        && !tcp.contains(TcpFlags::ACK)
+        && direction == Direction::Forward
+        && TcpState::from_u8(entry.state().state()).is_reusable()
+}
+
+/// Moves the flow's state, its destination's counts and its deadline.
+#[inline]
+fn advance<F: Path>(
+    context: Context<'_>,
+    entry: &FlowEntry<F>,
+    destination: &Destination,
+    direction: Direction,
+    (protocol, tcp): (Protocol, TcpFlags),
+) {
+    let timeouts = &context.snapshot.policy.timeouts;
+    let view = match (direction, destination.method.is_two_way()) {
+        (Direction::Forward, true) => View::Input,
+        (Direction::Forward, false) => View::InputOnly,
+        (Direction::Reverse, _) => View::Output,
+    };
+    loop {
+        let seen = entry.state();
+        let (next, idle): (u8, Ticks) = match protocol {
+            Protocol::Tcp => {
+                let next = TcpState::from_u8(seen.state()).next(view, tcp);
+                (next.to_u8(), timeouts.tcp(next))
+            }
+            Protocol::Udp => (seen.state(), timeouts.udp()),
+        };
+        let is_embryonic = protocol == Protocol::Tcp && TcpState::from_u8(next).is_embryonic();
+        let next_flags = if is_embryonic { seen.flags() } else { seen.flags() & !flag::EMBRYONIC };
+        entry.set_deadline(context.now.after(idle));
+        if (next, next_flags) == (seen.state(), seen.flags()) {
+            return;
+        }
+        // Another worker may move the same flow: the one whose transition takes effect moves the counts.
+        if entry.transition(seen, next, next_flags).is_ok() {
+            let (from, to) = (path::state_activity(protocol, seen.state()), path::state_activity(protocol, next));
+            return destination.counts.shift(from, to);
+        }
+    }
+}
+
+#[inline]
+fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
+    if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
+        let bytes = packet.headers.ip_length();
+        match direction {
+            Direction::Forward => traffic.inbound.count(bytes),
+            Direction::Reverse => traffic.outbound.count(bytes),
+        }
+    }
+}
+
+#[inline]
+fn to_server_nat<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    entry: &FlowEntry<F>,
+    destination: &Destination,
+    vip: impl Fn() -> IpAddr,
+) {
+    let Some(back) = entry.reverse() else {
+        return hands.discard(context, packet.frame, Drop::DestinationGone);
+    };
+    let hop = context.snapshot.hops.destination(destination.slot);
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
+    let to = Rewrite {
+        source: back.destination,
+        source_port: back.destination_port,
+        destination: back.source,
+        destination_port: back.source_port,
+    };
+    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
+    egress::send(context, hands, packet, hop, || destination.at.address, None);
+}
+
+#[inline]
+fn to_server_dr<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    destination: &Destination,
+    vip: impl Fn() -> IpAddr,
+) {
+    let hop = context.snapshot.hops.destination(destination.slot);
+    if *hop == Hop::Kernel {
+        return egress::to_kernel(context, hands, packet);
+    }
+    let Some(packet) = fit(context, hands, packet, hop, 0, vip) else { return };
+    egress::send(context, hands, packet, hop, || destination.at.address, None);
+}
+
+#[inline]
+fn to_server_tun<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    destination: &Destination,
+    vip: impl Fn() -> IpAddr,
+) {
+    let hop = context.snapshot.hops.destination(destination.slot);
+    if *hop == Hop::Kernel {
+        return egress::to_kernel(context, hands, packet);
+    }
+    let Some(ends) = destination.local_source.and_then(|local| tun::TunnelEnds::new(local, destination.at.address))
+    else {
+        return hands.discard(context, packet.frame, Drop::NoRoute);
+    };
+    let overhead = ends.overhead();
+    let Some(packet) = fit(context, hands, packet, hop, overhead, vip) else { return };
+    let Packet { mut frame, mut headers, port } = packet;
+    let (l3, length) = (headers.l3 as usize, headers.ip_length());
+    frame.set_len(l3 + length);
+    frame.shrink_front(l3);
+    if !frame.grow_front(overhead) {
+        return hands.discard(context, frame, Drop::NoHeadroom);
+    }
+    hands.next_id = hands.next_id.wrapping_add(1);
+    let bytes = hands.ports.bytes_mut(&mut frame);
+    let Some((outer, inner)) = bytes.split_at_mut_checked(overhead) else {
+        return hands.discard(context, frame, Drop::Truncated);
+    };
+    tun::write_outer(outer, inner, ends, hands.next_id);
+    headers.l3 = 0;
+    headers.version = ends.version();
+    egress::send(context, hands, Packet { frame, headers, port }, hop, || destination.at.address, None);
+}
+
+#[inline]
+fn to_client<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    entry: &FlowEntry<F>,
+    there: &FlowKey<F::Addr>,
+) {
+    let hop = way_to_client(context, entry, there.source.into());
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
+    let to = Rewrite {
+        source: there.destination,
+        source_port: there.destination_port,
+        destination: there.source,
+        destination_port: there.source_port,
+    };
+    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
+    let learnt = match hop {
+        Hop::OnLink(_) => entry.client_mac().map(|(mac, port)| Learnt { mac, port }),
+        _ => None,
+    };
+    egress::send(context, hands, packet, hop, || there.source.into(), learnt);
+}
+
+/// The way back to a flow's client: remembered by the flow while the routes stay the same.
+#[inline]
+pub(super) fn way_to_client<'s, F: Path>(context: Context<'s>, entry: &FlowEntry<F>, client: IpAddr) -> &'s Hop {
+    let hops = &context.snapshot.hops;
+    let [generation, index] = unpack(entry.return_hop());
+    if generation == hops.generation() {
+        return hops.hop(HopIndex(index));
+    }
+    let index = hops.lookup(client);
+    entry.set_return_hop(pack(hops.generation(), index));
+    context.counters.event(Event::RouteRefreshed).add(1);
+    hops.hop(index)
+}
+
+/// What a flow stores of a hop: the table's generation above its index.
+pub(super) const fn pack(generation: u16, hop: HopIndex) -> u32 {
+    (generation as u32) << 16 | hop.0 as u32
+}
+
+const fn unpack(stored: u32) -> [u16; 2] {
+    [(stored >> 16) as u16, stored as u16]
+}
+
+/// Takes one off TTL or hop limit and checks the length against the way out; what does not pass is answered by ICMP
+/// from `speaker` and dropped. Packets to the kernel keep their TTL: the kernel is the end of their way, or takes one
+/// off itself.
+#[inline]
+fn fit<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    mut packet: Packet,
+    hop: &Hop,
+    overhead: usize,
+    speaker: impl Fn() -> IpAddr,
+) -> Option<Packet> {
+    let limit = match hop {
+        Hop::Neighbour { mtu, .. } => *mtu,
+        Hop::OnLink(egress) | Hop::Unresolved(egress) => egress.mtu,
+        Hop::Kernel | Hop::NoRoute => return Some(packet),
+    };
+    if packet.headers.ttl <= 1 {
+        reply::icmp(context, hands, &packet, ErrorKind::TimeExceeded, speaker());
+        hands.discard(context, packet.frame, Drop::TtlExceeded);
+        return None;
+    }
+    if let Some(mtu) = mtu::exceeded(&packet.headers, limit, overhead) {
+        reply::icmp(context, hands, &packet, ErrorKind::TooBig { mtu }, speaker());
+        hands.discard(context, packet.frame, Drop::TooBig);
+        return None;
+    }
+    if ttl::decrement(hands.ports.bytes_mut(&mut packet.frame), &packet.headers).is_err() {
+        hands.discard(context, packet.frame, Drop::TtlExceeded);
+        return None;
+    }
+    Some(packet)
+}

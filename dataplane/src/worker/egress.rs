@@ -1,0 +1,105 @@
+//! The way out: the link header of the next hop in front, and onto a port.
+
+use std::net::IpAddr;
+
+use super::{Context, Hands, Packet};
+use crate::counters::{Drop, Event};
+use crate::ident::{MacAddr, PortIndex};
+use crate::next_hop::Hop;
+use crate::port::{Frame, Ports};
+use crate::wire::IpVersion;
+
+/// An Ethernet address seen in front of a packet, and the port where it was seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Learnt {
+    pub(super) mac: MacAddr,
+    pub(super) port: PortIndex,
+}
+
+impl Learnt {
+    /// The sender's, from a frame as it was received.
+    pub(super) fn sender(frame: &[u8], port: PortIndex) -> Option<Self> {
+        let mac = MacAddr(*frame.get(6..)?.first_chunk()?);
+        (!mac.is_group() && mac != MacAddr::default()).then_some(Self { mac, port })
+    }
+}
+
+/// Sends a packet by a hop. `to` is where it goes, in case that has to be resolved; `learnt` the Ethernet address
+/// that a flow remembers of it.
+#[inline]
+pub(super) fn send<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    hop: &Hop,
+    to: impl FnOnce() -> IpAddr,
+    learnt: Option<Learnt>,
+) {
+    let (l3, version) = (packet.headers.l3 as usize, packet.headers.version);
+    match hop {
+        Hop::Neighbour { port, header, .. } => emit(context, hands, packet.frame, l3, version, (*port, header)),
+        Hop::OnLink(egress) => match learnt.filter(|learnt| learnt.port == egress.port) {
+            Some(learnt) => {
+                emit(context, hands, packet.frame, l3, version, (egress.port, &egress.link_header(learnt.mac)));
+            }
+            None => want(context, hands, packet.frame, to()),
+        },
+        Hop::Unresolved(_) => want(context, hands, packet.frame, to()),
+        Hop::Kernel => to_kernel(context, hands, packet),
+        Hop::NoRoute => hands.discard(context, packet.frame, Drop::NoRoute),
+    }
+}
+
+/// Gives a packet to the director's own kernel, within the rate.
+pub(super) fn to_kernel<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+    let Some(kernel) = &context.snapshot.kernel else {
+        return hands.discard(context, packet.frame, Drop::KernelAbsent);
+    };
+    if !hands.kernel.take(context.now, kernel.rate) {
+        return hands.discard(context, packet.frame, Drop::KernelLimited);
+    }
+    context.counters.event(Event::ToKernel).add(1);
+    let (l3, version) = (packet.headers.l3 as usize, packet.headers.version);
+    emit(context, hands, packet.frame, l3, version, (kernel.port, &kernel.header));
+}
+
+/// Puts the link header in front of the IP packet that begins at `l3`, and the frame onto the port.
+#[inline]
+pub(super) fn emit<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    mut frame: Frame,
+    l3: usize,
+    version: IpVersion,
+    (port, header): (PortIndex, &[u8]),
+) {
+    let length = header.len() + 2;
+    if length < l3 {
+        frame.shrink_front(l3 - length);
+    } else if length > l3 && !frame.grow_front(length - l3) {
+        return hands.discard(context, frame, Drop::NoHeadroom);
+    }
+    let Some((link, _)) = hands.ports.bytes_mut(&mut frame).split_at_mut_checked(length) else {
+        return hands.discard(context, frame, Drop::Truncated);
+    };
+    let (addresses, ether_type) = link.split_at_mut(header.len());
+    addresses.copy_from_slice(header);
+    ether_type.copy_from_slice(&version.ether_type());
+    let bytes = frame.len();
+    match hands.ports.transmit(port, frame) {
+        Ok(()) => {
+            context.counters.event(Event::Forwarded).add(1);
+            if let Some(traffic) = context.counters.ports().get(port.0 as usize) {
+                traffic.sent.count(bytes);
+            }
+        }
+        Err(frame) => hands.discard(context, frame, Drop::PortFull),
+    }
+}
+
+/// Drops a frame whose next Ethernet address is unknown, and asks control for it.
+fn want<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, address: IpAddr) {
+    // A full queue means that control has plenty to resolve already.
+    let _ = context.shared.wanted.push(address);
+    hands.discard(context, frame, Drop::NoNeighbour);
+}

@@ -1,0 +1,138 @@
+//! ICMP errors of others about packets of our flows: translated and passed to the side that sent those packets.
+
+use super::egress::{self, Learnt};
+use super::path::{self, Path};
+use super::{Context, Hands, Packet, carry};
+use crate::counters::{Drop, Event};
+use crate::flow::{Direction, Find, FlowEntry, FlowKey, V4, V6};
+use crate::forward::icmp_translate::{self, Embedded};
+use crate::forward::nat::Rewrite;
+use crate::forward::ttl;
+use crate::ident::Protocol;
+use crate::next_hop::Hop;
+use crate::port::Ports;
+use crate::service::{Destination, DestinationSlot, Method};
+use crate::wire::IpVersion;
+
+/// A packet that is neither TCP nor UDP: an ICMP error that a flow is behind, or nothing of ours.
+pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+    let frame = hands.ports.bytes(&packet.frame);
+    if !packet.headers.is_icmp_error(frame) {
+        return hands.discard(context, packet.frame, Drop::UnhandledProtocol);
+    }
+    let embedded = match icmp_translate::embedded(frame, &packet.headers) {
+        Ok(embedded) => embedded,
+        Err(reason) => return hands.discard(context, packet.frame, reason),
+    };
+    match packet.headers.version {
+        IpVersion::V4 => about::<V4, P>(context, hands, packet, &embedded),
+        IpVersion::V6 => about::<V6, P>(context, hands, packet, &embedded),
+    }
+}
+
+/// Finds the flow of the packet that the error is about. That packet ran away from us: its key reversed is the one
+/// that its answers come by.
+fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet, embedded: &Embedded) {
+    let Some(key) = key::<F>(embedded) else {
+        return hands.discard(context, packet.frame, Drop::UnhandledProtocol);
+    };
+    let table = F::table(context.shared);
+    match table.lookup(&path::reversed(&key)) {
+        Find::Hit { flow, direction } => {
+            translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction)
+        }
+        Find::Miss => hands.discard(context, packet.frame, Drop::IcmpUnrelated),
+        Find::Unsettled => hands.discard(context, packet.frame, Drop::InsertContended),
+    }
+}
+
+fn key<F: Path>(embedded: &Embedded) -> Option<FlowKey<F::Addr>> {
+    Some(FlowKey {
+        source: F::address(embedded.source)?,
+        destination: F::address(embedded.destination)?,
+        source_port: embedded.source_port,
+        destination_port: embedded.destination_port,
+        protocol: Protocol::from_number(embedded.protocol)?,
+    })
+}
+
+fn translate<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    embedded: &Embedded,
+    entry: &FlowEntry<F>,
+    direction: Direction,
+) {
+    let slot = DestinationSlot(entry.destination());
+    let Some(destination) = context.snapshot.services.destination(slot) else {
+        return hands.discard(context, packet.frame, Drop::DestinationGone);
+    };
+    match direction {
+        Direction::Forward => to_server(context, hands, packet, embedded, entry, destination),
+        Direction::Reverse => to_client(context, hands, packet, embedded, entry),
+    }
+}
+
+/// About a reply to the client: the server sent it, the server is to know.
+fn to_server<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    mut packet: Packet,
+    embedded: &Embedded,
+    entry: &FlowEntry<F>,
+    destination: &Destination,
+) {
+    match (destination.method, entry.reverse()) {
+        (Method::Nat, Some(back)) => {
+            let inner = Rewrite {
+                source: back.source,
+                source_port: back.source_port,
+                destination: back.destination,
+                destination_port: back.destination_port,
+            };
+            let frame = hands.ports.bytes_mut(&mut packet.frame);
+            let (sender, _) = F::addresses(&packet.headers, frame);
+            F::translate(frame, &packet.headers, embedded, (sender, back.source), &inner);
+            if ttl::decrement(frame, &packet.headers).is_err() {
+                return hands.discard(context, packet.frame, Drop::TtlExceeded);
+            }
+            context.counters.event(Event::IcmpTranslated).add(1);
+            let hop = context.snapshot.hops.destination(destination.slot);
+            egress::send(context, hands, packet, hop, || destination.at.address, None);
+        }
+        // The server has the VIP itself: the error goes the way of the flow, as it is.
+        _ => carry::forward(context, hands, packet, entry, Direction::Forward),
+    }
+}
+
+/// About a packet to the server: the client sent it, the client is to know. The server's own address does not show.
+fn to_client<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    mut packet: Packet,
+    embedded: &Embedded,
+    entry: &FlowEntry<F>,
+) {
+    let there = entry.forward();
+    let inner = Rewrite {
+        source: there.source,
+        source_port: there.source_port,
+        destination: there.destination,
+        destination_port: there.destination_port,
+    };
+    let frame = hands.ports.bytes_mut(&mut packet.frame);
+    let (sender, _) = F::addresses(&packet.headers, frame);
+    let speaker = if sender.into() == embedded.destination { there.destination } else { sender };
+    F::translate(frame, &packet.headers, embedded, (speaker, there.source), &inner);
+    if ttl::decrement(frame, &packet.headers).is_err() {
+        return hands.discard(context, packet.frame, Drop::TtlExceeded);
+    }
+    context.counters.event(Event::IcmpTranslated).add(1);
+    let hop = carry::way_to_client(context, entry, there.source.into());
+    let learnt = match hop {
+        Hop::OnLink(_) => entry.client_mac().map(|(mac, port)| Learnt { mac, port }),
+        _ => None,
+    };
+    egress::send(context, hands, packet, hop, || there.source.into(), learnt);
+}

@@ -1,0 +1,207 @@
+//! The worker: takes bursts from its ports, finds each packet's flow, forwards it.
+//!
+//! A burst goes through passes, so that the memory latency of one packet hides behind the others: parse and hash all,
+//! prefetch, look up all, act on all. Nothing here locks, allocates, logs or calls the system (but for the rings).
+
+mod admit;
+mod board;
+mod carry;
+mod egress;
+mod error;
+mod fragment;
+mod idle;
+mod limiter;
+mod pass;
+mod path;
+mod reply;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use crossbeam::queue::ArrayQueue;
+
+pub use board::Board;
+pub use idle::Idle;
+
+use crate::clock::Tick;
+use crate::counters::{Drop, Event, WorkerCounters};
+use crate::flow::{Ended, FlowTable, FlowWorker, V4, V6};
+use crate::ident::{PortIndex, WorkerIndex};
+use crate::port::{Burst, Frame, Ports};
+use crate::service::DestinationSlot;
+use crate::snapshot::Snapshot;
+use crate::state::Activity;
+use crate::wire::Headers;
+use fragment::FragmentTable;
+use limiter::Limiter;
+
+/// Entries that a worker looks at for expiry in one turn. At a million turns a second a table of ten million is
+/// gone through in less than a second; an idle worker still passes a hundred thousand a second.
+const SWEEP_BUDGET: u32 = 16;
+
+/// What all workers of a director share, and control with them.
+#[derive(Debug)]
+pub struct Shared {
+    /// What control decided last.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// IPv4 flows.
+    pub flows4: FlowTable<V4>,
+    /// IPv6 flows.
+    pub flows6: FlowTable<V6>,
+    /// What each worker shows of itself, by index.
+    pub boards: Box<[Board]>,
+    /// Addresses whose Ethernet address a worker missed, for control to resolve.
+    pub wanted: ArrayQueue<std::net::IpAddr>,
+    fragments: FragmentTable,
+}
+
+impl Shared {
+    /// Shared state for `workers` workers with `ports` ports each.
+    pub fn new(snapshot: Arc<Snapshot>, flows4: FlowTable<V4>, flows6: FlowTable<V6>, workers: usize, ports: usize) -> Self {
+        Self {
+            snapshot: ArcSwap::new(snapshot),
+            flows4,
+            flows6,
+            boards: (0..workers).map(|_| Board::new(ports)).collect(),
+            wanted: ArrayQueue::new(1024),
+            fragments: FragmentTable::new(),
+        }
+    }
+
+    /// Counts every live flow into its destination's active and inactive connections: once, before workers start,
+    /// when the tables were reopened.
+    pub fn recount(&self) {
+        let services = &self.snapshot.load().services;
+        let count = |slot: u32, state: Activity| {
+            if let Some(counts) = services.counts(DestinationSlot(slot)) {
+                counts.begin(state);
+            }
+        };
+        self.flows4.for_each(|entry| count(entry.destination(), path::activity(entry)));
+        self.flows6.for_each(|entry| count(entry.destination(), path::activity(entry)));
+    }
+}
+
+/// One worker: its ports, its part in the flow tables, and the snapshot that it forwards by.
+#[derive(Debug)]
+pub struct Worker<P> {
+    index: WorkerIndex,
+    shared: Arc<Shared>,
+    // Control keeps every snapshot until no worker has it, so that dropping this one never frees memory here.
+    snapshot: Arc<Snapshot>,
+    hands: Hands<P>,
+}
+
+/// What a worker changes while it handles packets.
+#[derive(Debug)]
+struct Hands<P> {
+    ports: P,
+    flows4: FlowWorker<V4>,
+    flows6: FlowWorker<V6>,
+    replies: Limiter,
+    kernel: Limiter,
+    /// IPv4 identification of the next packet of our own.
+    next_id: u16,
+}
+
+/// What a worker only reads while it handles a burst.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    shared: &'a Shared,
+    snapshot: &'a Snapshot,
+    counters: &'a WorkerCounters,
+    worker: WorkerIndex,
+    now: Tick,
+}
+
+/// A frame with what was read from its headers, and the port that it came from.
+#[derive(Debug)]
+struct Packet {
+    frame: Frame,
+    headers: Headers,
+    port: PortIndex,
+}
+
+impl<P: Ports> Worker<P> {
+    /// A worker over its ports, or `None` when there is no place for `index` or another worker has it.
+    pub fn new(index: WorkerIndex, shared: Arc<Shared>, ports: P, now: Duration) -> Option<Self> {
+        shared.boards.get(index.0 as usize)?;
+        let now = Tick::at(now);
+        let hands = Hands {
+            ports,
+            flows4: shared.flows4.register(index)?,
+            flows6: shared.flows6.register(index)?,
+            replies: Limiter::new(now),
+            kernel: Limiter::new(now),
+            next_id: 0,
+        };
+        let snapshot = shared.snapshot.load_full();
+        Some(Self { index, shared, snapshot, hands })
+    }
+
+    /// One turn: a burst from every port, some expiry, a quiet point. Returns the number of frames taken.
+    pub fn turn(&mut self, now: Duration) -> usize {
+        let Some(board) = self.shared.boards.get(self.index.0 as usize) else { return 0 };
+        board.beat(now);
+        // Compared by address first: the common case costs one load and no reference count.
+        let newest = self.shared.snapshot.load();
+        if !Arc::ptr_eq(&newest, &self.snapshot) {
+            self.snapshot = Arc::clone(&newest);
+        }
+        drop(newest);
+        let context = Context {
+            shared: &self.shared,
+            snapshot: &self.snapshot,
+            counters: &board.counters,
+            worker: self.index,
+            now: Tick::at(now),
+        };
+        let mut taken = 0;
+        let mut burst = Burst::new();
+        for port in 0..self.hands.ports.count() {
+            let port = PortIndex(port as u8);
+            self.hands.ports.receive(port, &mut burst);
+            taken += burst.len();
+            pass::burst(context, &mut self.hands, port, &mut burst);
+        }
+        self.hands.ports.flush();
+        sweep(context, &mut self.hands);
+        taken
+    }
+
+    /// The ports, for a test or a replay to fill and empty.
+    pub fn ports_mut(&mut self) -> &mut P {
+        &mut self.hands.ports
+    }
+}
+
+/// Ends some flows whose time is up, and passes a quiet point.
+fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>) {
+    let shared = context.shared;
+    let ended = |slot: u32, activity: Activity, why: Ended| {
+        if let Some(counts) = context.snapshot.services.counts(DestinationSlot(slot)) {
+            counts.end(activity);
+        }
+        context.counters.event(match why {
+            Ended::Expired => Event::FlowExpired,
+            Ended::Evicted => Event::FlowEvicted,
+        }).add(1);
+    };
+    shared.flows4.sweep(&mut hands.flows4, context.now, SWEEP_BUDGET, |entry, why| {
+        ended(entry.destination(), path::activity(entry), why);
+    });
+    shared.flows6.sweep(&mut hands.flows6, context.now, SWEEP_BUDGET, |entry, why| {
+        ended(entry.destination(), path::activity(entry), why);
+    });
+    shared.flows4.quiesce(&mut hands.flows4);
+    shared.flows6.quiesce(&mut hands.flows6);
+}
+
+impl<P: Ports> Hands<P> {
+    /// Counts a drop and gives the frame back.
+    fn discard(&mut self, context: Context<'_>, frame: Frame, reason: Drop) {
+        context.counters.drop(reason).add(1);
+        self.ports.free(frame);
+    }
+}

@@ -1,0 +1,135 @@
+//! What differs between the paths of IPv4 and IPv6 packets: addresses, keys, tables and rewriting.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{Hands, Shared};
+use crate::flow::{Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6};
+use crate::forward::icmp_translate::{self, Embedded};
+use crate::forward::nat::{self, Rewrite};
+use crate::ident::Protocol;
+use crate::state::{Activity, TcpState};
+use crate::wire::Headers;
+
+/// The path of one family.
+pub(super) trait Path: Family {
+    /// The table of this family.
+    fn table(shared: &Shared) -> &FlowTable<Self>;
+    /// The worker's part in it.
+    fn part<P>(hands: &mut Hands<P>) -> &mut FlowWorker<Self>;
+    /// The addresses of a packet of this family: source, destination.
+    fn addresses(headers: &Headers, frame: &[u8]) -> (Self::Addr, Self::Addr);
+    /// The address, if it is of this family.
+    fn address(of: IpAddr) -> Option<Self::Addr>;
+    /// Translates an ICMP error: see [`icmp_translate`].
+    fn translate(
+        frame: &mut [u8],
+        headers: &Headers,
+        embedded: &Embedded,
+        outer: (Self::Addr, Self::Addr),
+        inner: &Rewrite<Self::Addr>,
+    );
+    /// Rewrites addresses and ports.
+    fn rewrite(frame: &mut [u8], headers: &Headers, to: &Rewrite<Self::Addr>);
+}
+
+impl Path for V4 {
+    #[inline]
+    fn table(shared: &Shared) -> &FlowTable<Self> {
+        &shared.flows4
+    }
+
+    #[inline]
+    fn part<P>(hands: &mut Hands<P>) -> &mut FlowWorker<Self> {
+        &mut hands.flows4
+    }
+
+    #[inline]
+    fn addresses(headers: &Headers, frame: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
+        headers.addresses_v4(frame)
+    }
+
+    fn address(of: IpAddr) -> Option<Ipv4Addr> {
+        match of {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+
+    #[inline]
+    fn rewrite(frame: &mut [u8], headers: &Headers, to: &Rewrite<Ipv4Addr>) {
+        nat::rewrite_v4(frame, headers, to);
+    }
+
+    fn translate(
+        frame: &mut [u8],
+        headers: &Headers,
+        embedded: &Embedded,
+        outer: (Ipv4Addr, Ipv4Addr),
+        inner: &Rewrite<Ipv4Addr>,
+    ) {
+        icmp_translate::translate_v4(frame, headers, embedded, outer, inner);
+    }
+}
+
+impl Path for V6 {
+    #[inline]
+    fn table(shared: &Shared) -> &FlowTable<Self> {
+        &shared.flows6
+    }
+
+    #[inline]
+    fn part<P>(hands: &mut Hands<P>) -> &mut FlowWorker<Self> {
+        &mut hands.flows6
+    }
+
+    #[inline]
+    fn addresses(headers: &Headers, frame: &[u8]) -> (Ipv6Addr, Ipv6Addr) {
+        headers.addresses_v6(frame)
+    }
+
+    fn address(of: IpAddr) -> Option<Ipv6Addr> {
+        match of {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
+    }
+
+    #[inline]
+    fn rewrite(frame: &mut [u8], headers: &Headers, to: &Rewrite<Ipv6Addr>) {
+        nat::rewrite_v6(frame, headers, to);
+    }
+
+    fn translate(
+        frame: &mut [u8],
+        headers: &Headers,
+        embedded: &Embedded,
+        outer: (Ipv6Addr, Ipv6Addr),
+        inner: &Rewrite<Ipv6Addr>,
+    ) {
+        icmp_translate::translate_v6(frame, headers, embedded, outer, inner);
+    }
+}
+
+/// The key of a packet that runs the other way.
+pub(super) const fn reversed<A: Copy>(key: &FlowKey<A>) -> FlowKey<A> {
+    FlowKey {
+        source: key.destination,
+        destination: key.source,
+        source_port: key.destination_port,
+        destination_port: key.source_port,
+        protocol: key.protocol,
+    }
+}
+
+/// The count that a flow in `state` stands in.
+pub(super) fn state_activity(protocol: Protocol, state: u8) -> Activity {
+    match protocol {
+        Protocol::Tcp => TcpState::from_u8(state).activity(),
+        Protocol::Udp => Activity::Inactive,
+    }
+}
+
+/// The count that an entry's flow stands in.
+pub(super) fn activity<F: Family>(entry: &FlowEntry<F>) -> Activity {
+    state_activity(entry.forward().protocol, entry.state().state())
+}

@@ -1,0 +1,102 @@
+//! Packets of the worker's own: resets and ICMP errors, within a rate.
+
+use std::net::IpAddr;
+
+use super::egress::{self, Learnt};
+use super::{Context, Hands, Packet};
+use crate::counters::{Drop, Event};
+use crate::forward::icmp::{self, ErrorKind};
+use crate::forward::reset;
+use crate::next_hop::Hop;
+use crate::port::Ports;
+use crate::wire::IpVersion;
+
+/// The longest error: what RFC 4443 section 2.4 allows.
+const LONGEST: usize = 1280;
+/// Length of an Ethernet header without tags.
+const ETHERNET: usize = 14;
+
+/// What became of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// It is on its way.
+    Yes,
+    /// Nothing may or can be answered to such a packet.
+    Unanswerable,
+    /// The rate is used up.
+    Limited,
+}
+
+/// Tells the sender of `packet` what is wrong with it, as `speaker`.
+pub(super) fn icmp<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: &Packet,
+    kind: ErrorKind,
+    speaker: IpAddr,
+) {
+    match answer(context, hands, packet, |out, offending| icmp::error(out, offending, kind, speaker)) {
+        Sent::Yes => context.counters.event(Event::IcmpSent).add(1),
+        Sent::Limited => context.counters.event(Event::IcmpSuppressed).add(1),
+        Sent::Unanswerable => {}
+    }
+}
+
+/// Resets the connection that `packet` takes itself to belong to.
+pub(super) fn reset<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: &Packet) -> Sent {
+    let sent = answer(context, hands, packet, reset::reply);
+    if sent == Sent::Yes {
+        context.counters.event(Event::ResetSent).add(1);
+    }
+    sent
+}
+
+/// Writes a packet about `packet` and sends it to its sender.
+fn answer<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: &Packet,
+    write: impl FnOnce(&mut [u8], &[u8]) -> Option<usize>,
+) -> Sent {
+    let offending = hands.ports.bytes(&packet.frame);
+    let (l3, end) = (packet.headers.l3 as usize, packet.headers.end as usize);
+    let sender = Learnt::sender(offending, packet.port);
+    let Some(ip) = offending.get(l3..end) else { return Sent::Unanswerable };
+    let mut out = [0; LONGEST];
+    let Some(length) = write(&mut out, ip) else { return Sent::Unanswerable };
+    let Some(reply) = out.get(..length) else { return Sent::Unanswerable };
+    if !hands.replies.take(context.now, context.snapshot.policy.replies_per_second) {
+        return Sent::Limited;
+    }
+    let to = source(packet, offending);
+    let Some(mut frame) = hands.ports.allocate() else { return Sent::Limited };
+    frame.set_len(ETHERNET + length);
+    match hands.ports.bytes_mut(&mut frame).get_mut(ETHERNET..) {
+        Some(body) if body.len() == length => body.copy_from_slice(reply),
+        _ => {
+            hands.ports.free(frame);
+            return Sent::Unanswerable;
+        }
+    }
+    // Back the way it came where the routes name no better one.
+    let hop = context.snapshot.hops.hop(context.snapshot.hops.lookup(to));
+    let mut headers = packet.headers;
+    headers.l3 = ETHERNET as u16;
+    let reply = Packet { frame, headers, port: packet.port };
+    match (hop, sender) {
+        (Hop::Neighbour { .. }, _) => egress::send(context, hands, reply, hop, || to, None),
+        (Hop::OnLink(_), Some(_)) => egress::send(context, hands, reply, hop, || to, sender),
+        _ => {
+            hands.discard(context, reply.frame, Drop::NoRoute);
+            return Sent::Unanswerable;
+        }
+    }
+    Sent::Yes
+}
+
+fn source(packet: &Packet, frame: &[u8]) -> IpAddr {
+    match packet.headers.version {
+        IpVersion::V4 => packet.headers.addresses_v4(frame).0.into(),
+        IpVersion::V6 => packet.headers.addresses_v6(frame).0.into(),
+    }
+}

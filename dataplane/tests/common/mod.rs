@@ -1,0 +1,295 @@
+//! A director in memory for packet tests: two ports and the kernel's, clients behind a router, servers on a link.
+
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::panic, missing_docs)]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
+
+pub mod packet;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use dataplane::counters::{Drop, Event};
+use dataplane::flow::FlowTable;
+use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight, WorkerIndex};
+use dataplane::next_hop::{Egress, Hop, Link, NextHops, NextHopsBuilder};
+use dataplane::port::{ChecksumMode, MemoryPorts};
+use dataplane::sched::SchedulerKind;
+use dataplane::service::{
+    Destination, DestinationCounts, DestinationSlot, Method, ServiceIndex, ServiceState, ServicesBuilder,
+};
+use dataplane::snapshot::{KernelPort, Policy, PortSettings, Snapshot};
+use dataplane::worker::{Shared, Worker};
+
+pub const FRONT: PortIndex = PortIndex(0);
+pub const BACK: PortIndex = PortIndex(1);
+pub const KERNEL: PortIndex = PortIndex(2);
+
+pub const FRONT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const BACK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xc1];
+pub const KERNEL_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xee];
+pub const FRAMES: u32 = 512;
+
+/// The Ethernet address of server `n`.
+pub const fn server_mac(n: u8) -> [u8; 6] {
+    [2, 0, 0, 0, 1, n]
+}
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn at(text: &str, port: u16) -> Endpoint {
+    Endpoint { address: ip(text), port: NetPort::new(port) }
+}
+
+/// What a test sets up.
+pub struct Setup {
+    pub method: Method,
+    pub scheduler: SchedulerKind,
+    /// Addresses of the servers of every service, with their weights.
+    pub servers4: Vec<(&'static str, u32)>,
+    pub servers6: Vec<(&'static str, u32)>,
+    /// Servers listen here; in DR and TUN on the service's port.
+    pub server_port: u16,
+    pub mtu: u16,
+    pub checksum: ChecksumMode,
+    pub policy: Policy,
+    pub generation: u16,
+    pub router: [u8; 6],
+    pub tunnel_to: Option<&'static str>,
+    pub capacity: u32,
+}
+
+impl Setup {
+    pub fn new(method: Method) -> Self {
+        Self {
+            method,
+            scheduler: SchedulerKind::Rr,
+            servers4: vec![("10.2.0.11", 1), ("10.2.0.12", 1)],
+            servers6: vec![("fd02::11", 1), ("fd02::12", 1)],
+            server_port: 8080,
+            mtu: 1500,
+            checksum: ChecksumMode::Offload,
+            policy: Policy { replies_per_second: 1000, ..Policy::default() },
+            generation: 1,
+            router: ROUTER_MAC,
+            tunnel_to: None,
+            capacity: 1024,
+        }
+    }
+
+    /// What control would publish. Services: `192.0.2.80` and `2001:db8::80`, TCP and UDP port 80, UDP any port on .81.
+    pub fn snapshot(&self, counts: &[Arc<DestinationCounts>]) -> Snapshot {
+        let mut services = ServicesBuilder::default();
+        let mut slot = 0;
+        for (protocol, vip, port) in [
+            (Protocol::Tcp, "192.0.2.80", 80),
+            (Protocol::Udp, "192.0.2.80", 80),
+            (Protocol::Udp, "192.0.2.81", 0),
+            (Protocol::Tcp, "2001:db8::80", 80),
+            (Protocol::Udp, "2001:db8::80", 80),
+        ] {
+            let servers = if ip(vip).is_ipv4() { &self.servers4 } else { &self.servers6 };
+            let list: Vec<_> = servers
+                .iter()
+                .map(|(address, weight)| {
+                    slot += 1;
+                    self.destination(slot - 1, address, *weight, port, counts)
+                })
+                .collect();
+            let key = ServiceKey { protocol, at: at(vip, port) };
+            services.add(key, self.scheduler, list, Arc::new(ServiceState::default())).unwrap();
+        }
+        Snapshot {
+            services: Arc::new(services.build()),
+            hops: Arc::new(self.hops(slot)),
+            ports: self.ports(),
+            kernel: Some(KernelPort {
+                port: KERNEL,
+                header: self.egress(KERNEL).link_header(MacAddr(KERNEL_MAC)),
+                rate: 1000,
+            }),
+            policy: self.policy.clone(),
+        }
+    }
+
+    fn destination(
+        &self,
+        slot: u32,
+        address: &str,
+        weight: u32,
+        port: u16,
+        counts: &[Arc<DestinationCounts>],
+    ) -> Destination {
+        let port = if self.method == Method::Nat && port != 0 { self.server_port } else { port };
+        let local = if ip(address).is_ipv4() { "10.2.0.1" } else { "fd02::1" };
+        let kernel = if ip(address).is_ipv4() { "169.254.77.1" } else { "fe80::77:1" };
+        let source = if Self::is_local(address) { kernel } else { local };
+        Destination {
+            slot: DestinationSlot(slot),
+            service: ServiceIndex(0),
+            at: at(address, port),
+            method: self.method,
+            weight: Weight::new(weight).unwrap(),
+            local_source: Some(ip(source)),
+            counts: Arc::clone(&counts[slot as usize]),
+        }
+    }
+
+    fn is_local(address: &str) -> bool {
+        ["10.2.0.1", "fd02::1"].contains(&address)
+    }
+
+    fn ports(&self) -> Arc<[PortSettings]> {
+        [("front", FRONT_MAC), ("back", BACK_MAC), ("sluice0", [2, 0, 0, 0, 0, 3])]
+            .map(|(name, mac)| PortSettings { name: name.into(), mac: MacAddr(mac), checksum: self.checksum })
+            .into()
+    }
+
+    fn egress(&self, port: PortIndex) -> Egress {
+        let source = [FRONT_MAC, BACK_MAC, [2, 0, 0, 0, 0, 3]][port.0 as usize];
+        Egress { port, source: MacAddr(source), tags: ArrayVec::new(), mtu: self.mtu }
+    }
+
+    fn hops(&self, slots: u32) -> NextHops {
+        let mut b = NextHopsBuilder::new(self.generation);
+        let router = b.hop(Hop::neighbour(&self.egress(FRONT), MacAddr(self.router))).unwrap();
+        let kernel = b.hop(Hop::Kernel).unwrap();
+        for (link, port, prefixes) in
+            [(1, FRONT, ["10.1.0.0/24", "fd01::/64"]), (2, BACK, ["10.2.0.0/24", "fd02::/64"])]
+        {
+            let unknown = b.hop(Hop::OnLink(self.egress(port))).unwrap();
+            for prefix in prefixes {
+                b.connected(prefix.parse().unwrap(), Link(link), unknown);
+            }
+        }
+        for prefix in ["0.0.0.0/0", "::/0"] {
+            b.route(prefix.parse().unwrap(), router);
+        }
+        let all = self.servers4.iter().chain(&self.servers6);
+        for (address, _) in all.filter(|(address, _)| !Self::is_local(address)) {
+            let last = match ip(address) {
+                IpAddr::V4(a) => a.octets()[3],
+                IpAddr::V6(a) => a.octets()[15],
+            };
+            if last != 0x99 && last != 99 {
+                let hop = b.hop(Hop::neighbour(&self.egress(BACK), MacAddr(server_mac(last)))).unwrap();
+                b.neighbour(Link(2), ip(address), hop);
+            }
+        }
+        for slot in 0..slots {
+            let (n4, n6) = (self.servers4.len() as u32, self.servers6.len() as u32);
+            let address = if slot < 3 * n4 {
+                self.servers4[(slot % n4) as usize].0
+            } else {
+                self.servers6[((slot - 3 * n4) % n6) as usize].0
+            };
+            let hop = if Self::is_local(address) { kernel } else { b.lookup(ip(address)) };
+            b.destination(DestinationSlot(slot), hop);
+        }
+        b.build()
+    }
+}
+
+/// One director in memory: shared state and its workers.
+pub struct Director {
+    pub shared: Arc<Shared>,
+    pub workers: Vec<Worker<MemoryPorts>>,
+    pub counts: Vec<Arc<DestinationCounts>>,
+    pub now: Duration,
+}
+
+impl Director {
+    pub fn new(setup: &Setup) -> Self {
+        Self::with_workers(setup, 1)
+    }
+
+    pub fn with_workers(setup: &Setup, workers: usize) -> Self {
+        let counts: Vec<_> = (0..64).map(|_| Arc::new(DestinationCounts::new(workers))).collect();
+        let shared = Arc::new(Shared::new(
+            Arc::new(setup.snapshot(&counts)),
+            FlowTable::anonymous(setup.capacity, workers).unwrap(),
+            FlowTable::anonymous(setup.capacity, workers).unwrap(),
+            workers,
+            3,
+        ));
+        let now = Duration::from_secs(1000);
+        let workers = (0..workers)
+            .map(|n| Worker::new(WorkerIndex(n as u8), Arc::clone(&shared), MemoryPorts::new(3, FRAMES), now).unwrap())
+            .collect();
+        Self { shared, workers, counts, now }
+    }
+
+    /// Swaps the snapshot, as control does.
+    pub fn publish(&self, setup: &Setup) {
+        self.shared.snapshot.store(Arc::new(setup.snapshot(&self.counts)));
+    }
+
+    /// Gives the first worker one frame and returns what leaves: (port, frame).
+    pub fn pass(&mut self, port: PortIndex, frame: &[u8]) -> Vec<(PortIndex, Vec<u8>)> {
+        self.pass_by(0, port, frame)
+    }
+
+    pub fn pass_by(&mut self, worker: usize, port: PortIndex, frame: &[u8]) -> Vec<(PortIndex, Vec<u8>)> {
+        let worker = &mut self.workers[worker];
+        assert!(worker.ports_mut().inject(port, frame));
+        assert_eq!(worker.turn(self.now), 1);
+        self.sent(0)
+    }
+
+    pub fn sent(&mut self, _worker: usize) -> Vec<(PortIndex, Vec<u8>)> {
+        let mut out = Vec::new();
+        for worker in &mut self.workers {
+            for port in [FRONT, BACK, KERNEL] {
+                while let Some(frame) = worker.ports_mut().sent(port) {
+                    out.push((port, frame));
+                }
+            }
+            assert_eq!(worker.ports_mut().available(), FRAMES as usize, "a frame was lost");
+        }
+        out
+    }
+
+    /// The one frame that must leave.
+    pub fn one(&mut self, port: PortIndex, frame: &[u8]) -> (PortIndex, Vec<u8>) {
+        let mut out = self.pass(port, frame);
+        assert_eq!(out.len(), 1, "{:?}", self.drops());
+        out.remove(0)
+    }
+
+    /// Passes a frame that must not be answered, and gives the reason that was counted.
+    pub fn dropped(&mut self, port: PortIndex, frame: &[u8]) -> Vec<&'static str> {
+        let before: Vec<_> = Drop::ALL.iter().map(|d| self.drop_count(*d)).collect();
+        let out = self.pass(port, frame);
+        assert!(out.is_empty(), "{out:?}");
+        let is_new = |(d, n): &(&Drop, u64)| self.drop_count(**d) > *n;
+        Drop::ALL.iter().zip(before).filter(is_new).map(|(d, _)| d.name()).collect()
+    }
+
+    pub fn drop_count(&self, reason: Drop) -> u64 {
+        self.shared.boards.iter().map(|b| b.counters.drop(reason).read()).sum()
+    }
+
+    pub fn event_count(&self, event: Event) -> u64 {
+        self.shared.boards.iter().map(|b| b.counters.event(event).read()).sum()
+    }
+
+    /// Reasons with a count above zero.
+    pub fn drops(&self) -> Vec<(&'static str, u64)> {
+        let counted = Drop::ALL.iter().map(|d| (d.name(), self.drop_count(*d)));
+        counted.filter(|(_, n)| *n > 0).collect()
+    }
+
+    /// Lets time pass, in steps in which every entry is swept.
+    pub fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        for worker in &mut self.workers {
+            for _ in 0..1000 {
+                worker.turn(self.now);
+            }
+        }
+    }
+}
