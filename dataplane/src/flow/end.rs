@@ -42,13 +42,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// Looks at the next `budget` entries (of all workers' common round) and ends the flows whose deadline has passed;
     /// while fewer entries are free than [`Table::low_water`], embryonic ones too. `expired` gets each, ended.
-    pub fn sweep(
-        &self,
-        w: &mut FlowWorker<F>,
-        now: Tick,
-        budget: u32,
-        mut expired: impl FnMut(&FlowEntry<F>, Ended),
-    ) {
+    pub fn sweep(&self, w: &mut FlowWorker<F>, now: Tick, budget: u32, mut expired: impl FnMut(&FlowEntry<F>, Ended)) {
         let numbers = &self.store.shared().numbers.0;
         let used = numbers.fresh.load(Ordering::Relaxed);
         let budget = budget.min(used);

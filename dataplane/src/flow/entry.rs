@@ -281,9 +281,6 @@ impl<F: Family> FlowEntry<F> {
     }
 
     fn swap(&self, seen: StateWord, next: StateWord) -> Result<(), StateWord> {
-        self.word
-            .compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire)
-            .map(drop)
-            .map_err(StateWord)
+        self.word.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(StateWord)
     }
 }

@@ -8,7 +8,7 @@ use super::sync::{AtomicU32, AtomicU64};
 
 /// Storage in vectors.
 #[derive(Debug)]
-pub struct Heap<F: Family, const N: usize> {
+pub(super) struct Heap<F: Family, const N: usize> {
     shared: Shared,
     readers: Vec<Reader>,
     buckets: Vec<Bucket<N>>,
@@ -32,9 +32,7 @@ impl<F: Family, const N: usize> Heap<F, N> {
                 }),
             },
             readers: (0..READERS.min(workers + 1)).map(reader).collect(),
-            buckets: (0..geometry.buckets)
-                .map(|_| Bucket(std::array::from_fn(|_| AtomicU64::new(0))))
-                .collect(),
+            buckets: (0..geometry.buckets).map(|_| Bucket(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),
             entries: each.clone().map(|_| FlowEntry::free()).collect(),
             links: each.map(|_| AtomicU32::new(0)).collect(),
         }

@@ -107,6 +107,9 @@ impl<F: Family> Mapping<F> {
     }
 
     fn over(map: MmapRaw, geometry: Geometry, file: Option<File>) -> io::Result<Self> {
+        if cfg!(loom) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "loom's atomics cannot live in a mapping"));
+        }
         // Huge pages are a gain, not a need: kernels may be built or told not to have them.
         let _ = map.advise(Advice::HugePage);
         match map.advise(Advice::PopulateWrite) {
@@ -208,7 +211,7 @@ impl<F: Family> Storage<F, 8> for Mapping<F> {
     }
 
     #[inline]
-    fn links(&self) -> &[AtomicU32] {
+    fn links(&self) -> &[super::sync::AtomicU32] {
         self.part(self.offsets.links, self.geometry.flows as usize)
     }
 

@@ -10,9 +10,9 @@ mod hash;
 mod heap;
 mod insert;
 mod key;
+mod lookup;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod lookup;
 mod memory;
 mod open;
 mod reclaim;

@@ -25,7 +25,9 @@ pub enum TableError {
     #[error("a flow table for {0} workers is not possible: choose 1 to {MAX_WORKERS}")]
     Workers(usize),
     /// The memory cannot be had.
-    #[error("cannot reserve {mib} MiB of memory for a flow table of {flows} connections: {source}; lower `connections`")]
+    #[error(
+        "cannot reserve {mib} MiB of memory for a flow table of {flows} connections: {source}; lower `connections`"
+    )]
     Memory {
         /// MiB that were asked for.
         mib: usize,

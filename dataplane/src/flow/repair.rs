@@ -85,7 +85,10 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
 /// What an entry needs to be kept, before its slots are seen: one-way flows need no reverse key.
 fn expected<F: Family>(entry: &FlowEntry<F>, now: Tick) -> u8 {
-    if !entry.state().is_live() || entry.deadline().reached(now) || entry.words(Direction::Forward) == F::Words::default() {
+    if !entry.state().is_live()
+        || entry.deadline().reached(now)
+        || entry.words(Direction::Forward) == F::Words::default()
+    {
         return 0;
     }
     if entry.reverse().is_some() { WANTED } else { WANTED | REVERSE }
