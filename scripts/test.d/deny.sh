@@ -15,7 +15,7 @@ if ! have cargo-deny; then
   # Unoptimised: it runs for a second and would compile for many minutes.
   cargo install --locked --debug --root "$TOOLS" cargo-deny
 fi
-cargo deny --locked --offline check licenses bans sources
+cargo deny --locked check licenses bans sources
 if timeout 30 git ls-remote --quiet --exit-code "$DATABASE" HEAD >/dev/null 2>&1; then
   cargo deny --locked check advisories
 else
