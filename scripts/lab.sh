@@ -3,7 +3,8 @@
 # machine, joined by veth pairs, with IPv4 and IPv6 at once. Only one lab is up at a time.
 #
 #   lab.sh up TOPOLOGY [OPTION...]     build it; a lab that is up is taken down first
-#   lab.sh director start|stop         run Sluice in the director's namespace, or stop it
+#   lab.sh director start [FILE]       run Sluice in the director's namespace, by FILE or as `config`
+#   lab.sh director stop               stop it
 #   lab.sh exec [TOPOLOGY] NODE CMD... run a command on client, router, director, rs1, rs2 or rs3
 #   lab.sh config TOPOLOGY [OPTION...] print the director's keepalived.conf
 #   lab.sh count TAG                   requests that each real server says it answered, by tag
@@ -347,11 +348,12 @@ director_ready() {
 }
 
 director_start() {
+  local file=${1:-$LAB/director.conf}
   need_lab
   [ -x "$SLUICE_BIN" ] || die "no $SLUICE_BIN: build it first (cargo build --profile lab -p sluice)"
   stop director
   mkdir -p "$LAB/sluice"
-  start director director "$SLUICE_BIN" run -f "$LAB/director.conf" --state-dir "$LAB/sluice"
+  start director director "$SLUICE_BIN" run -f "$file" --state-dir "$LAB/sluice"
   wait_until 15 director_ready && return 0
   cat "$LAB/director.log" >&2
   die 'the director did not come up within 15 s; its messages are above'
@@ -443,7 +445,7 @@ main() {
     start) need_lab && start "${@:?a name, a node and a command}" ;;
     stop) need_lab && stop "${1:?a name}" ;;
     director)
-      case ${1:-} in start) director_start ;; stop) stop director ;; *) usage ;; esac
+      case ${1:-} in start) director_start "${@:2}" ;; stop) stop director ;; *) usage ;; esac
       ;;
     status) status ;;
     -h | --help | help) usage 0 ;;

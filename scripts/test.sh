@@ -116,6 +116,7 @@ lab_steps() {
   local mode queues size=64
   [ -z "$full" ] || size=1024
   run lab-topology 5 "$TESTS/lab-topology.sh"
+  run lab-configs 5 "$TESTS/lab-configs.sh"
   run bad-input 5 "$TESTS/bad-input.sh"
   for mode in nat dr tun; do
     for queues in 1 2; do

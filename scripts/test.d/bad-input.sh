@@ -57,9 +57,9 @@ check_files() {
 check_run() {
   local wrong=$WORK/wrong.conf
   sed 's/interface eth0/interface eth9/' "$LAB/director.conf" >"$wrong"
-  refused 'missing interface' 'eth9' lab exec director "$SLUICE_BIN" run -f "$wrong" --state-dir "$WORK/state"
+  refused 'missing interface' 'eth9' "$SCRIPTS/lab.sh" exec director "$SLUICE_BIN" run -f "$wrong" --state-dir "$WORK/state"
   sed 's/lb_algo/lb_aglo/' "$LAB/director.conf" >"$wrong"
-  refused 'run with a mistake' 'lb_aglo' lab exec director "$SLUICE_BIN" run -f "$wrong" --state-dir "$WORK/state"
+  refused 'run with a mistake' 'lb_aglo' "$SCRIPTS/lab.sh" exec director "$SLUICE_BIN" run -f "$wrong" --state-dir "$WORK/state"
   refused 'status without a director' '.' "$SLUICE_BIN" status --state-dir "$WORK/state"
   refused 'unknown command' '.' "$SLUICE_BIN" frobnicate
   # Somebody without privilege: may read the program and the file, may not attach anything.
@@ -69,7 +69,7 @@ check_run() {
   chmod 755 "$WORK/sluice" && chmod 644 "$WORK/plain.conf"
   mkdir "$WORK/state-nobody" && chown nobody "$WORK/state-nobody"
   refused 'no privilege' 'privilege|permission|root|CAP_' \
-    lab exec director setpriv --reuid nobody --regid nogroup --clear-groups \
+    "$SCRIPTS/lab.sh" exec director setpriv --reuid nobody --regid nogroup --clear-groups \
     "$WORK/sluice" run -f "$WORK/plain.conf" --state-dir "$WORK/state-nobody"
   on director ip -o link show | grep -q xdp && fail 'a refused run left its program attached'
   on director ip -o addr show | grep -qE "$VIP4/|$VIP6/" && fail 'a refused run left an address'
