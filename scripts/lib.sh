@@ -83,28 +83,43 @@ apt_quietly() {
 }
 
 # without_services COMMAND...: runs it while Debian's packages may not start daemons.
-without_services() {
-  local policy=/usr/sbin/policy-rc.d
-  if [ -e "$policy" ]; then
-    "$@"
-    return
+without_services() (
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
   fi
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod 755 "$policy"
-  local status=0
-  ("$@") || status=$?
-  rm -f "$policy"
-  return "$status"
-}
+  "$@"
+)
 
 # need_rust: a toolchain that is new enough, from wherever rustup put it.
 need_rust() {
   local oldest=1.91 version
   have cargo || PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  have cargo || use_rust_of_sudo_user
   have cargo || die "no cargo: install Rust $oldest or newer (https://rustup.rs), then run this again"
   version=$(rustc --version | cut -d' ' -f2)
   [ "$(printf '%s\n' "$oldest" "$version" | sort -V | head -n1)" = "$oldest" ] ||
     die "rustc is $version, Sluice needs $oldest or newer: rustup update"
+}
+
+# Under sudo the toolchain is often in the home of the user who called it. What cargo downloads stays
+# in root's own home: files of root in the user's would be in the way later.
+use_rust_of_sudo_user() {
+  local home
+  [ -n "${SUDO_USER:-}" ] || return 0
+  home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+  [ -x "$home/.cargo/bin/cargo" ] || return 0
+  export RUSTUP_HOME="${RUSTUP_HOME:-$home/.rustup}" PATH="$home/.cargo/bin:$PATH"
+}
+
+# What was built under sudo belongs to the user who called it.
+give_target_back() {
+  [ -n "${SUDO_UID:-}" ] && [ -d "$SLUICE_TARGET" ] || return 0
+  chown -R "$SUDO_UID:${SUDO_GID:-$SUDO_UID}" "$SLUICE_TARGET"
 }
 
 # build_sluice: the program as the lab runs it, optimised but quick to build.
@@ -114,6 +129,7 @@ build_sluice() {
   install_packages 'the build' $PACKAGES_BUILD
   step 'building sluice (profile lab)'
   (cd "$SLUICE_ROOT" && cargo build --locked --profile lab -p sluice)
+  give_target_back
   [ -x "$SLUICE_BIN" ] || die "the build left no $SLUICE_BIN"
 }
 

@@ -162,7 +162,10 @@ while [ $# -gt 0 ]; do
 done
 trap 'stop_running 130' INT
 trap 'stop_running 143' TERM
-[ -n "$list" ] || prepare
+if [ -z "$list" ]; then
+  prepare
+  trap give_target_back EXIT
+fi
 rust_steps
 lab_steps
 if [ -n "$full" ] || [ -n "$list" ]; then long_steps; fi

@@ -17,6 +17,17 @@ check_family() {
   [ "$least" -ge $((count * 3 / 10)) ] || fail "IPv$family: round robin is not even"
 }
 
+# A test of two queues on which one stays empty would prove nothing.
+check_queues() {
+  local queue packets
+  for ((queue = 0; queue < queues; queue++)); do
+    packets=$(on director ethtool -S eth0 | awk -v name="rx_queue_${queue}_xdp_packets:" '$1 == name { print $2 }')
+    say "eth0, queue $queue: ${packets:-0} packets"
+    [ "${packets:-0}" -gt "$count" ] || fail "queue $queue of eth0 had no real share of the packets"
+  done
+}
+
 lab_with_director "$mode" --queues "$queues"
 check_family 4
 check_family 6
+check_queues
