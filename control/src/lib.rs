@@ -9,6 +9,7 @@ pub mod error;
 pub mod guard;
 pub mod kernel;
 pub mod logging;
+pub mod replay;
 pub mod signals;
 mod sys;
 pub mod topology;

@@ -6,6 +6,7 @@ pub mod check;
 mod cleanup;
 mod output;
 mod reload;
+pub mod replay;
 mod run;
 mod status;
 
@@ -25,6 +26,7 @@ Examples:
   sluice run -f /etc/keepalived/keepalived.conf    run the director in the foreground (under systemd: Type=notify)
   sluice status                                    services, servers, workers, ports, drops and their reasons
   sluice reload                                    read the configuration again; also: kill -HUP
+  sluice replay --help                             where would these captured packets go, and why?
   sluice cleanup                                   take away what a killed director left: program, addresses, veth
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no director is running.";
@@ -47,6 +49,8 @@ enum Command {
     Status(status::StatusArguments),
     /// Let the running director read its configuration again, whole or not at all
     Reload(StateArguments),
+    /// Send captured packets through the director and show where each would go; needs no privilege
+    Replay(replay::ReplayArgs),
     /// Take away what a director that was killed left on this machine
     Cleanup(cleanup::CleanupArguments),
     /// What the guard starts
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
         Command::Cleanup(arguments) => cleanup::run(&arguments),
         Command::Director(arguments) => run::director(&arguments),
     }

@@ -172,9 +172,8 @@ impl Machine {
 fn place<'c>(wanted: &'c [StaticAddress], topology: &Topology) -> Result<Vec<Placed<'c>>, CompileError> {
     let mut placed = Vec::new();
     for address in wanted {
-        if let Some(link) = static_link(address, topology)? {
-            placed.push(Placed { link, interface: topology.name(link), address });
-        }
+        let link = static_link(address, topology)?;
+        placed.push(Placed { link, interface: topology.name(link), address });
     }
     Ok(placed)
 }

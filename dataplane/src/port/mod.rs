@@ -3,13 +3,16 @@
 //! A worker owns one [`Ports`]: all its ports over one pool of frames, so that a frame received on one can be sent
 //! on another without a copy. Every [`Frame`] is either in the pool, in a ring, or in exactly one worker's hands.
 
+pub mod capture;
 mod frame;
 mod memory;
+mod pcap;
 #[cfg(feature = "afxdp")]
 pub mod xsk;
 
 pub use frame::{Frame, FramePool};
 pub use memory::MemoryPorts;
+pub use pcap::{NoRoom, PcapPorts};
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
 //! Steering: the XDP program that decides which frames are the dataplane's, what it is told, and its loader.
 //!
 //! [`SteerPlan`] is the wish, plain data; [`Steer`] (feature `afxdp`) loads the program, attaches it by netlink, so that
-//! it outlives a killed process, and keeps its maps equal to the plan.
+//! it outlives a killed process, and keeps its maps equal to the plan. [`model`] decides as the program does, without it.
 
+pub mod model;
 // Without `afxdp` nothing expands a plan; its tests still do.
 #[cfg_attr(not(feature = "afxdp"), allow(dead_code))]
 mod plan;

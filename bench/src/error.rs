@@ -1,0 +1,36 @@
+//! Why a benchmark has no result.
+
+use dataplane::flow::TableError;
+use dataplane::next_hop::TooManyHops;
+use dataplane::service::DuplicateService;
+
+use crate::verify::BadFrame;
+
+/// A benchmark that could not be run, or whose result would mean nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Service(#[from] DuplicateService),
+    #[error(transparent)]
+    Hops(#[from] TooManyHops),
+    #[error("cannot reserve memory for the memory limit: {0}")]
+    Memory(std::io::Error),
+    #[error("cannot make a histogram: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
+    #[error(transparent)]
+    Frame(#[from] BadFrame),
+    #[error("core {core} is not among this machine's {cores}; choose others with --core")]
+    NoCore { core: usize, cores: usize },
+    #[error("worker {0} could not be registered")]
+    NoWorker(usize),
+    #[error("{what}: {expected} expected, {found} found{drops}")]
+    Wrong { what: &'static str, expected: u64, found: u64, drops: String },
+    #[error("a thread of the benchmark panicked")]
+    Panicked,
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
+    #[error("cannot write the result: {0}")]
+    Json(#[from] serde_json::Error),
+}
