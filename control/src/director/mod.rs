@@ -95,7 +95,7 @@ pub async fn run(options: &RunOptions, guarded: Guarded) -> Result<(), DirectorE
     privilege::check()?;
     let state = StateDir::new(&options.state_dir);
     state.create()?;
-    let (line, _lock) = Line::open(guarded, &state)?;
+    let (line, _lock) = Line::open(guarded, &state).await?;
     let mut journal = Journal::open(state.journal())?;
     journal.enter_namespace()?;
     let is_first = journal.entries().is_empty();
@@ -168,10 +168,10 @@ enum Line {
 
 impl Line {
     /// Takes the lock where no guard holds it.
-    fn open(guarded: Guarded, state: &StateDir) -> Result<(Self, Option<Lock>), DirectorError> {
+    async fn open(guarded: Guarded, state: &StateDir) -> Result<(Self, Option<Lock>), DirectorError> {
         match guarded {
             Guarded::ByStdin => Ok((Self::Guarded(DirectorEnd::from_stdin().map_err(DirectorError::Line)?), None)),
-            Guarded::Alone => Ok((Self::Alone, Some(state.lock()?))),
+            Guarded::Alone => Ok((Self::Alone, Some(state.lock_after_death().await?))),
         }
     }
 

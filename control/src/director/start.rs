@@ -4,18 +4,21 @@
 //! old one, so that no segment of a service passes to the kernel in between.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use dataplane::flow::TableError;
 use dataplane::ident::CoreIndex;
 use dataplane::port::xsk::XskError;
 use dataplane::steer::{AttachMode, Interface, Steer, SteerError, SteerLimits};
 use dataplane::worker::Shared;
+use tokio::time::sleep;
 
 use super::cores::{CoresError, WorkerPlan};
 use super::flows::{self, Flows, FlowsError};
 use super::journal::{Journal, JournalError};
 use super::machine::{Machine, MachineError};
 use super::publish::Publisher;
-use super::state_dir::StateDir;
+use super::state_dir::{DYING_WITHIN, StateDir};
 use super::workers::{self, OpenWorker, ThreadError, Workers};
 use crate::compile::slots::SlotError;
 use crate::compile::{self, CompileError, Compiled, PortPlan, SlotDirectory};
@@ -78,7 +81,7 @@ pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -
     let (plan, ports) = prepare(config, &mut machine).await?;
     let new_addresses = machine.set_addresses(&config.static_addresses).await?;
     machine.journal.record(|e| e.flow_dir = Some(state.flow_dir()))?;
-    let Flows { v4, v6, mut slots } = flows::open(state, &config.dataplane, plan.count())?;
+    let Flows { v4, v6, mut slots } = open_flows(state, config, &plan).await?;
     let config = effective(config, &plan);
     let compiled = compile::compile(&config, &machine.topology(), &ports, &mut slots, None)?;
     slots.save(&state.destinations())?;
@@ -92,6 +95,19 @@ pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -
     machine.announce(&new_addresses);
     let publisher = Publisher::new(Arc::clone(&shared));
     Ok(Started { workers, steer, modes, shared, publisher, slots, compiled, plan, machine })
+}
+
+/// Opens the flow tables, waiting a while for a killed director that still has them.
+async fn open_flows(state: &StateDir, config: &Config, plan: &WorkerPlan) -> Result<Flows, FlowsError> {
+    let patience = Instant::now() + DYING_WITHIN;
+    loop {
+        match flows::open(state, &config.dataplane, plan.count()) {
+            Err(FlowsError::Table(TableError::InUse { .. })) if Instant::now() < patience => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The configuration with what was decided about workers.
@@ -117,8 +133,7 @@ async fn prepare(config: &Config, machine: &mut Machine) -> Result<(WorkerPlan, 
 
 /// Loads the program, tells it everything, and attaches it to every port.
 fn steer(compiled: &Compiled, journal: &mut Journal) -> Result<(Steer, Vec<AttachMode>), StartError> {
-    let sockets: u32 = compiled.ports.iter().map(|port| port.queues).sum();
-    let mut steer = Steer::load(&SteerLimits { sockets, ..SteerLimits::default() })?;
+    let mut steer = Steer::load(&limits(compiled))?;
     steer.apply(&compiled.steer)?;
     let mut modes = Vec::with_capacity(compiled.ports.len());
     for (port, base) in with_bases(&compiled.ports) {
@@ -139,6 +154,19 @@ fn steer(compiled: &Compiled, journal: &mut Journal) -> Result<(Steer, Vec<Attac
         modes.push(mode);
     }
     Ok((steer, modes))
+}
+
+/// Room in the program's maps: for what there is twice over, and for reloads to grow into. Each entry of room costs the
+/// start, and a restart after a crash, some nanoseconds and 16 bytes a map.
+fn limits(compiled: &Compiled) -> SteerLimits {
+    let room = |entries: usize, least: u32| u32::try_from(entries.saturating_mul(2)).unwrap_or(u32::MAX).max(least);
+    let default = SteerLimits::default();
+    SteerLimits {
+        services: room(compiled.steer.services.len(), default.services / 2),
+        replies: room(compiled.steer.replies.len(), default.replies / 8),
+        own: room(compiled.steer.own.len() + compiled.steer.macs.len(), default.own),
+        sockets: compiled.ports.iter().map(|port| port.queues).sum(),
+    }
 }
 
 /// Puts every socket behind the index of its port and queue.

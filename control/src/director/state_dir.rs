@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 
@@ -43,6 +44,15 @@ pub enum StateDirError {
 /// The process that holds a state directory, as its pid file names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder(pub Option<u32>);
+
+/// How long a killed director may take to let go of everything: its sockets are closed one by one.
+pub const DYING_WITHIN: Duration = Duration::from_secs(3);
+
+impl Holder {
+    fn is_alive(self) -> bool {
+        self.0.is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists())
+    }
+}
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,6 +138,20 @@ impl StateDir {
         };
         write_pid(&mut lock).map_err(|source| self.error("cannot write", &path, source))?;
         Ok(Lock(lock))
+    }
+
+    /// As [`StateDir::lock`], but waits a while for a holder that is dead: its child, the director, may take a moment to
+    /// follow it.
+    pub async fn lock_after_death(&self) -> Result<Lock, StateDirError> {
+        let patience = Instant::now() + DYING_WITHIN;
+        loop {
+            match self.lock() {
+                Err(StateDirError::Taken { holder, .. }) if !holder.is_alive() && Instant::now() < patience => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The process that holds the lock now, if one does.

@@ -52,7 +52,7 @@ pub enum GuardError {
 pub async fn run(options: &RunOptions, limits: Limits) -> Result<ExitCode, GuardError> {
     let state = StateDir::new(&options.state_dir);
     state.create()?;
-    let lock = state.lock()?;
+    let lock = state.lock_after_death().await?;
     lock.share_with_children().map_err(GuardError::Spawn)?;
     let mut guard = Guard { options, state, signals: Signals::listen()?, policy: Policy::new(limits, Instant::now()) };
     guard.watch().await
