@@ -1,5 +1,7 @@
 //! A director in a namespace, its guard, and what they leave behind. Needs root.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says by a panic what went wrong")]
+
 mod common;
 
 use std::io::{Read, Write};

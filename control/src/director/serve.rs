@@ -16,7 +16,6 @@ use super::configuration::{self, needs_restart};
 use super::options::RunOptions;
 use super::report::{self, Parts};
 use super::start::{Started, effective};
-use super::state_dir::StateDir;
 use super::{DirectorError, Line};
 use crate::api::Request;
 use crate::api::view::{Configuration, Reloaded, Status};
@@ -24,6 +23,7 @@ use crate::compile::{self, Compiled};
 use crate::config::Config;
 use crate::error::chain;
 use crate::signals::Signals;
+use crate::state_dir::StateDir;
 use crate::topology::{RouteTable, Topology};
 
 /// How often workers are looked after: what they want, whether they live.
@@ -144,7 +144,9 @@ impl Director {
         match self.try_reload().await {
             Ok(messages) => {
                 tracing::info!("configuration read again and applied");
-                messages.iter().for_each(|message| tracing::warn!("{message}"));
+                for message in &messages {
+                    tracing::warn!("{message}");
+                }
                 (self.refused, self.read) = (None, Instant::now());
                 Reloaded { applied: true, messages }
             }

@@ -18,11 +18,11 @@ use super::flows::{self, Flows, FlowsError};
 use super::journal::{Journal, JournalError};
 use super::machine::{Machine, MachineError};
 use super::publish::Publisher;
-use super::state_dir::{DYING_WITHIN, StateDir};
 use super::workers::{self, OpenWorker, ThreadError, Workers};
 use crate::compile::slots::SlotError;
 use crate::compile::{self, CompileError, Compiled, PortPlan, SlotDirectory};
 use crate::config::{Config, XdpMode};
+use crate::state_dir::{DYING_WITHIN, StateDir};
 
 /// Why a director could not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,9 @@ pub enum StartError {
     #[error(transparent)]
     Steer(#[from] SteerError),
     /// No native XDP where nothing else was allowed.
-    #[error("interface {0} has no native XDP, and `mode native` allows nothing else; use `mode auto` or `mode generic`")]
+    #[error(
+        "interface {0} has no native XDP, and `mode native` allows nothing else; use `mode auto` or `mode generic`"
+    )]
     NotNative(String),
     /// The sockets.
     #[error(transparent)]
@@ -85,8 +87,7 @@ pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -
     let config = effective(config, &plan);
     let compiled = compile::compile(&config, &machine.topology(), &ports, &mut slots, None)?;
     slots.save(&state.destinations())?;
-    let shared =
-        Arc::new(Shared::new(Arc::new(compiled.snapshot.clone()), v4, v6, plan.count(), ports.len()));
+    let shared = Arc::new(Shared::new(Arc::new(compiled.snapshot.clone()), v4, v6, plan.count(), ports.len()));
     shared.recount();
     let (mut steer, modes) = steer(&compiled, &mut machine.journal)?;
     let opened = workers::open(&plan, &ports)?;
@@ -123,7 +124,7 @@ async fn prepare(config: &Config, machine: &mut Machine) -> Result<(WorkerPlan, 
     let available: Vec<CoreIndex> =
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| CoreIndex(core.id)).collect();
     let plan = WorkerPlan::decide(config.dataplane.workers.as_ref(), &networks, &available)?;
-    machine.set_queues(&networks).await?;
+    machine.set_queues(&networks)?;
     if config.dataplane.kernel_port.is_none() {
         return Ok((plan, networks));
     }
