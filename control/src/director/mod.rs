@@ -3,6 +3,7 @@
 //! Whatever it changes on the machine stands in the journal first, so a stop, a failed start and `sluice cleanup` undo
 //! it by the same code.
 
+pub mod claim;
 pub mod cleanup;
 pub mod configuration;
 pub mod cores;

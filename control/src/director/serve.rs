@@ -82,7 +82,7 @@ impl Director {
     /// Takes the director's own addresses off the machine and then the dataplane, in the order that resets nobody.
     pub(super) async fn stop(self) -> Result<(), DirectorError> {
         let Self { parts, .. } = self;
-        let Started { workers, mut steer, mut machine, .. } = parts;
+        let Started { workers, mut steer, mut machine, claims, .. } = parts;
         machine.remove_addresses().await?;
         if let Err(error) = steer.apply(&SteerPlan::default()) {
             tracing::warn!("cannot empty the steering maps: {}", chain(&error));
@@ -92,6 +92,7 @@ impl Director {
         }
         // What was received goes out; then the sockets close.
         drop(workers);
+        drop(claims);
         Ok(())
     }
 

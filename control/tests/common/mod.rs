@@ -81,9 +81,14 @@ impl Lab {
 
     /// `sluice` in the director's namespace.
     pub fn sluice(&self, command: &str) -> Command {
+        self.sluice_on(command, "state")
+    }
+
+    /// The same on another state directory.
+    pub fn sluice_on(&self, command: &str, state: &str) -> Command {
         let mut run = Command::new("ip");
         run.args(["netns", "exec", &self.director(), env!("CARGO_BIN_EXE_sluice"), command]);
-        run.arg("--state-dir").arg(self.path("state")).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        run.arg("--state-dir").arg(self.path(state)).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
         run
     }
 
