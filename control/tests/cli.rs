@@ -1,5 +1,7 @@
 //! The command line, without privilege: help, errors and exit codes.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says by a panic what went wrong")]
+
 use assert_cmd::Command;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;

@@ -1,5 +1,7 @@
 //! A director in a namespace, its guard, and what they leave behind. Needs root.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says by a panic what went wrong")]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -169,6 +171,24 @@ fn root_a_reload_is_applied_whole_or_not_at_all() {
     lab.wait("SIGHUP reached the director", || lab.log().contains("`connections` stays 10000 until a restart"));
     assert!(lab.status().unwrap()["configuration"]["refused"].is_null());
     assert!(run.stop().success());
+}
+
+#[test]
+fn root_a_second_director_does_not_take_the_first_ones_interfaces() {
+    let lab = Lab::new();
+    serve(&lab, 8080, 1000);
+    let config = lab.configure(&[8080]);
+    let run = lab.run(&config);
+    let mut second = lab.sluice_on("run", "other");
+    let refused = second.arg("-f").arg(&config).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("interface eth0 belongs to another director"),
+        "{refused:?}"
+    );
+    assert_eq!(fetch(&lab).unwrap().len(), 1000);
+    assert!(run.stop().success());
+    assert_eq!(lab.traces(), Vec::<String>::new());
 }
 
 #[test]

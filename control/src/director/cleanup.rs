@@ -9,10 +9,10 @@ use std::path::Path;
 use dataplane::steer::{self, Cleaned, Interface};
 
 use super::journal::{ChangedQueues, Entries, Journal, JournalError, KernelPair};
-use super::state_dir::{Holder, StateDir, StateDirError};
 use crate::compile::kernel_port::DATAPLANE_END;
 use crate::error::chain;
 use crate::kernel::{self, Addresses, KernelError, Netlink};
+use crate::state_dir::{Holder, StateDir, StateDirError};
 
 /// Why nothing was undone.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! Whatever it changes on the machine stands in the journal first, so a stop, a failed start and `sluice cleanup` undo
 //! it by the same code.
 
+pub mod claim;
 pub mod cleanup;
 pub mod configuration;
 pub mod cores;
@@ -16,7 +17,6 @@ pub mod publish;
 mod report;
 mod serve;
 mod start;
-pub mod state_dir;
 pub mod workers;
 
 pub use start::StartError;
@@ -31,11 +31,11 @@ use crate::config::Config;
 use crate::error::chain;
 use crate::guard::line::DirectorEnd;
 use crate::signals::{Signals, SignalsError};
+use crate::state_dir::{Lock, StateDir, StateDirError};
 use journal::{Journal, JournalError};
 use machine::MachineError;
 use options::RunOptions;
 use serve::Director;
-use state_dir::{Lock, StateDir, StateDirError};
 
 /// Questions of the API that may wait.
 const QUESTIONS: usize = 64;
@@ -145,6 +145,9 @@ async fn live(
         compile_error: None,
         stalled: BTreeSet::new(),
     };
+    for finding in &director.parts.compiled.findings {
+        tracing::warn!("{finding}");
+    }
     director.line.say_ready().await;
     tracing::info!(ms = started.elapsed().as_millis(), "the director serves");
     director.serve(signals, &mut questions).await.map_err(Ended::Serving)?;

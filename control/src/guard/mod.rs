@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::director::cleanup;
 use crate::director::options::RunOptions;
-use crate::director::state_dir::{StateDir, StateDirError};
 use crate::signals::{Signals, SignalsError};
+use crate::state_dir::{StateDir, StateDirError};
 use line::GuardEnd;
 use notify::News;
 use policy::{Policy, Step};

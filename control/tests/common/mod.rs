@@ -2,6 +2,7 @@
 //!
 //! Everything goes away when the values are dropped, also when a test fails.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says by a panic what went wrong")]
 #![allow(unreachable_pub, reason = "a module of test binaries")]
 #![allow(dead_code, reason = "each test binary uses a part")]
 
@@ -67,8 +68,8 @@ impl Lab {
 
     /// Writes the configuration: a VIP 10.1.0.100 with a NAT service on port 80 for these servers' ports.
     pub fn configure(&self, server_ports: &[u16]) -> PathBuf {
-        let servers: String =
-            server_ports.iter().map(|port| format!("    real_server 10.2.0.2 {port} {{\n        weight 1\n    }}\n")).collect();
+        let server = |port: &u16| format!("    real_server 10.2.0.2 {port} {{\n        weight 1\n    }}\n");
+        let servers = server_ports.iter().map(server).collect::<Vec<_>>().concat();
         let text = format!(
             "static_ipaddress {{\n    10.1.0.100/24 dev eth0\n}}\nvirtual_server 10.1.0.100 80 {{\n    lb_algo rr\n    \
              lb_kind NAT\n    protocol TCP\n{servers}}}\ndataplane {{\n    idle sleep\n    connections 10000\n}}\n"
@@ -80,9 +81,14 @@ impl Lab {
 
     /// `sluice` in the director's namespace.
     pub fn sluice(&self, command: &str) -> Command {
+        self.sluice_on(command, "state")
+    }
+
+    /// The same on another state directory.
+    pub fn sluice_on(&self, command: &str, state: &str) -> Command {
         let mut run = Command::new("ip");
         run.args(["netns", "exec", &self.director(), env!("CARGO_BIN_EXE_sluice"), command]);
-        run.arg("--state-dir").arg(self.path("state")).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
+        run.arg("--state-dir").arg(self.path(state)).env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM");
         run
     }
 

@@ -80,7 +80,7 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(&self.path)
-            .map_err(|source| self.error("cannot create", &self.path, source))
+            .map_err(|source| failed("cannot create", &self.path, source))
     }
 
     /// The directory itself.
@@ -128,15 +128,15 @@ impl StateDir {
             .truncate(false)
             .mode(0o644)
             .open(&path)
-            .map_err(|source| self.error("cannot open", &path, source))?;
+            .map_err(|source| failed("cannot open", &path, source))?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 return Err(StateDirError::Taken { path: self.path.clone(), holder: read_pid(&mut file) });
             }
-            Err((_, errno)) => return Err(self.error("cannot lock", &path, errno.into())),
+            Err((_, errno)) => return Err(failed("cannot lock", &path, errno.into())),
         };
-        write_pid(&mut lock).map_err(|source| self.error("cannot write", &path, source))?;
+        write_pid(&mut lock).map_err(|source| failed("cannot write", &path, source))?;
         Ok(Lock(lock))
     }
 
@@ -163,10 +163,6 @@ impl StateDir {
             _ => None,
         }
     }
-
-    fn error(&self, action: &'static str, path: &Path, source: io::Error) -> StateDirError {
-        StateDirError::Io { action, path: path.to_owned(), source }
-    }
 }
 
 /// The right to be the one director of a state directory; given back when dropped or when the process ends.
@@ -178,6 +174,10 @@ impl Lock {
     pub fn share_with_children(&self) -> io::Result<()> {
         fcntl(&*self.0, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(Into::into)
     }
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> StateDirError {
+    StateDirError::Io { action, path: path.to_owned(), source }
 }
 
 fn read_pid(file: &mut File) -> Holder {
