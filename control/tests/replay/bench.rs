@@ -9,7 +9,7 @@ use dataplane::port::capture::{self, CaptureWriter};
 use serde_json::Value;
 
 /// A director between a gateway (eth0) and its real servers (eth1), 10.1.0.10 and .11, 2001:db8:1::a and ::b.
-pub const MACHINE: &str = "
+pub(crate) const MACHINE: &str = "
     link add eth0 address 02:00:00:00:00:10 mtu 1500   # clients
     link add eth1 address 02:00:00:00:00:11 mtu 1500   # servers
     addr add 203.0.113.1/24 dev eth0
@@ -25,13 +25,13 @@ pub const MACHINE: &str = "
     neigh add 2001:db8:1::a lladdr 02:00:00:00:01:0a dev eth1
     neigh add 2001:db8:1::b lladdr 02:00:00:00:01:0b dev eth1";
 
-pub const CLIENT4: &str = "198.51.100.7:40000";
-pub const CLIENT6: &str = "[2001:db8:c::7]:40000";
-pub const VIP4: &str = "203.0.113.80:80";
-pub const VIP6: &str = "[2001:db8:80::1]:80";
+pub(crate) const CLIENT4: &str = "198.51.100.7:40000";
+pub(crate) const CLIENT6: &str = "[2001:db8:c::7]:40000";
+pub(crate) const VIP4: &str = "203.0.113.80:80";
+pub(crate) const VIP6: &str = "[2001:db8:80::1]:80";
 
 /// Both VIPs as services of one method, each with one real server on `port`.
-pub fn config(method: &str, port: u16) -> String {
+pub(crate) fn config(method: &str, port: u16) -> String {
     let service = |vip: &str, server: &str| {
         format!(
             "virtual_server {vip} 80 {{\n lb_algo rr\n lb_kind {method}\n protocol TCP\n \
@@ -46,33 +46,33 @@ pub fn config(method: &str, port: u16) -> String {
 }
 
 /// A directory with the inputs of a replay.
-pub struct Bench {
+pub(crate) struct Bench {
     dir: tempfile::TempDir,
     inputs: Vec<Input>,
-    pub workers: usize,
+    pub(crate) workers: usize,
 }
 
 /// What came of one.
-pub struct Outcome {
-    pub summary: Summary,
-    pub result: Value,
+pub(crate) struct Outcome {
+    pub(crate) summary: Summary,
+    pub(crate) result: Value,
     dir: tempfile::TempDir,
 }
 
 impl Bench {
-    pub fn new(config: &str, machine: &str) -> Self {
+    pub(crate) fn new(config: &str, machine: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("sluice.conf"), config).unwrap();
         std::fs::write(dir.path().join("machine.txt"), machine).unwrap();
         Self { dir, inputs: Vec::new(), workers: 1 }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Frames that arrive on an interface, each at its time in milliseconds.
-    pub fn arrive(&mut self, interface: &str, frames: &[(u64, Vec<u8>)]) {
+    pub(crate) fn arrive(&mut self, interface: &str, frames: &[(u64, Vec<u8>)]) {
         let mut writer = CaptureWriter::new(Vec::new()).unwrap();
         for (time, frame) in frames {
             writer.write(EPOCH + Duration::from_millis(*time), frame).unwrap();
@@ -81,13 +81,13 @@ impl Bench {
     }
 
     /// A file as the input of an interface.
-    pub fn arrive_file(&mut self, interface: &str, contents: &[u8]) {
+    pub(crate) fn arrive_file(&mut self, interface: &str, contents: &[u8]) {
         let file = self.path(&format!("in-{interface}.pcap"));
         std::fs::write(&file, contents).unwrap();
         self.inputs.push(Input { interface: interface.into(), file });
     }
 
-    pub fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> Request {
         Request {
             configs: vec![self.path("sluice.conf")],
             options: LoadOptions::default(),
@@ -98,23 +98,23 @@ impl Bench {
         }
     }
 
-    pub fn run(self) -> Outcome {
+    pub(crate) fn run(self) -> Outcome {
         let summary = replay::run(&self.request()).unwrap_or_else(|error| panic!("{error}"));
         let text = std::fs::read(self.path("out/result.json")).unwrap();
         Outcome { summary, result: serde_json::from_slice(&text).unwrap(), dir: self.dir }
     }
 
-    pub fn error(&self) -> ReplayError {
+    pub(crate) fn error(&self) -> ReplayError {
         replay::run(&self.request()).expect_err("the replay should fail")
     }
 }
 
 /// The time of millisecond 0 in every input.
-pub const EPOCH: Duration = Duration::from_secs(1_700_000_000);
+pub(crate) const EPOCH: Duration = Duration::from_secs(1_700_000_000);
 
 impl Outcome {
     /// The frames that left by an interface, every one of them parsed and its checksums verified.
-    pub fn frames(&self, interface: &str) -> Vec<Vec<u8>> {
+    pub(crate) fn frames(&self, interface: &str) -> Vec<Vec<u8>> {
         let packets = capture::read(&self.path(&format!("out/{interface}.pcap"))).unwrap();
         let frames: Vec<Vec<u8>> = packets.into_iter().map(|packet| packet.bytes).collect();
         frames.iter().for_each(|frame| crate::frames::assert_sound(frame));
@@ -122,19 +122,19 @@ impl Outcome {
     }
 
     /// The fate of the n-th packet in the order of times.
-    pub fn fate(&self, n: usize) -> &Value {
+    pub(crate) fn fate(&self, n: usize) -> &Value {
         &self.result["packets"][n]
     }
 
-    pub fn drops(&self, reason: &str) -> u64 {
+    pub(crate) fn drops(&self, reason: &str) -> u64 {
         self.result["counters"]["drops"][reason].as_u64().unwrap()
     }
 
-    pub fn event(&self, event: &str) -> u64 {
+    pub(crate) fn event(&self, event: &str) -> u64 {
         self.result["counters"]["events"][event].as_u64().unwrap()
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         Path::new(self.dir.path()).join(name)
     }
 }

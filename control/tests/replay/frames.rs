@@ -6,18 +6,18 @@ use etherparse::{
     EtherType, Ethernet2Header, IpNumber, Ipv4Header, Ipv6Header, NetSlice, PacketBuilder, SlicedPacket, TransportSlice,
 };
 
-pub const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
-pub const ETH0: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
-pub const ETH1: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
+pub(crate) const GATEWAY: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
+pub(crate) const ETH0: [u8; 6] = [2, 0, 0, 0, 0, 0x10];
+pub(crate) const ETH1: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 
 /// The Ethernet address of a real server.
-pub const fn server_mac(n: u8) -> [u8; 6] {
+pub(crate) const fn server_mac(n: u8) -> [u8; 6] {
     [2, 0, 0, 0, 1, n]
 }
 
 /// The flags of a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Flags {
+pub(crate) enum Flags {
     Syn,
     SynAck,
     Ack,
@@ -25,7 +25,7 @@ pub enum Flags {
 }
 
 /// A segment on the wire from `link.0` to `link.1`. Payload: its own flags' name, so that no two look alike.
-pub fn tcp(link: ([u8; 6], [u8; 6]), from: &str, to: &str, ttl: u8, flags: Flags) -> Vec<u8> {
+pub(crate) fn tcp(link: ([u8; 6], [u8; 6]), from: &str, to: &str, ttl: u8, flags: Flags) -> Vec<u8> {
     let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let builder = PacketBuilder::ethernet2(link.0, link.1);
     let builder = match (from.ip(), to.ip()) {
@@ -46,7 +46,7 @@ pub fn tcp(link: ([u8; 6], [u8; 6]), from: &str, to: &str, ttl: u8, flags: Flags
 }
 
 /// A datagram.
-pub fn udp(link: ([u8; 6], [u8; 6]), from: &str, to: &str, ttl: u8) -> Vec<u8> {
+pub(crate) fn udp(link: ([u8; 6], [u8; 6]), from: &str, to: &str, ttl: u8) -> Vec<u8> {
     let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let builder = PacketBuilder::ethernet2(link.0, link.1);
     let builder = match (from.ip(), to.ip()) {
@@ -60,7 +60,7 @@ pub fn udp(link: ([u8; 6], [u8; 6]), from: &str, to: &str, ttl: u8) -> Vec<u8> {
 }
 
 /// The IP packet of `frame` inside a tunnel, as a frame. `id`: the identification of an IPv4 tunnel header.
-pub fn tunnelled(link: ([u8; 6], [u8; 6]), from: &str, to: &str, id: u16, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn tunnelled(link: ([u8; 6], [u8; 6]), from: &str, to: &str, id: u16, frame: &[u8]) -> Vec<u8> {
     let inner = &frame[14..];
     let protocol = if inner[0] >> 4 == 6 { IpNumber(41) } else { IpNumber(4) };
     let mut out = Vec::new();
@@ -93,7 +93,7 @@ pub fn tunnelled(link: ([u8; 6], [u8; 6]), from: &str, to: &str, id: u16, frame:
 }
 
 /// Panics unless a frame parses whole and every checksum in it is right, of a packet in a tunnel too.
-pub fn assert_sound(frame: &[u8]) {
+pub(crate) fn assert_sound(frame: &[u8]) {
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     sound(&packet);
 }
