@@ -8,7 +8,7 @@ use control::replay::{self, Input, ReplayError, Request, Summary};
 use dataplane::port::capture::{self, CaptureWriter};
 use serde_json::Value;
 
-/// A director between a gateway (eth0) and its real servers (eth1), 10.1.0.10 and .11, 2001:db8:1::a and ::b.
+/// A director between a gateway (eth0) and its real servers (eth1), two for each family.
 pub(crate) const MACHINE: &str = "
     link add eth0 address 02:00:00:00:00:10 mtu 1500   # clients
     link add eth1 address 02:00:00:00:00:11 mtu 1500   # servers
@@ -117,7 +117,9 @@ impl Outcome {
     pub(crate) fn frames(&self, interface: &str) -> Vec<Vec<u8>> {
         let packets = capture::read(&self.path(&format!("out/{interface}.pcap"))).unwrap();
         let frames: Vec<Vec<u8>> = packets.into_iter().map(|packet| packet.bytes).collect();
-        frames.iter().for_each(|frame| crate::frames::assert_sound(frame));
+        for frame in &frames {
+            crate::frames::assert_sound(frame);
+        }
         frames
     }
 
