@@ -92,7 +92,7 @@ fn ip(text: &str) -> IpAddr {
 fn address(net: &str) -> StaticAddress {
     StaticAddress {
         address: net.parse().unwrap(),
-        dev: Some("eth0".into()),
+        dev: "eth0".into(),
         broadcast: Broadcast::Unset,
         scope: 0,
         label: None,

@@ -64,6 +64,15 @@ static ALWAYS_INLINE void map_v4(struct address *to, __be32 address)
 	to->word[3] = address;
 }
 
+/* An IPv6 address in the form in which the maps hold IPv4 ones. None is valid on the wire (RFC 6890). */
+static ALWAYS_INLINE int is_mapped(struct address *address)
+{
+	struct address v4;
+
+	map_v4(&v4, 0);
+	return address->word[0] == v4.word[0] && address->word[1] == v4.word[1] && address->word[2] == v4.word[2];
+}
+
 static ALWAYS_INLINE enum outcome parse_v4(void *at, void *end, struct packet *packet)
 {
 	struct iphdr *ip = at;
@@ -124,6 +133,8 @@ static ALWAYS_INLINE enum outcome parse_v6(struct xdp_md *ctx, void *at, void *e
 		return MALFORMED;
 	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
 	__builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
+	if (is_mapped(&packet->source) || is_mapped(&packet->destination))
+		return MALFORMED;
 	packet->version = 6;
 	walked = walk_extensions(ctx, at - data + sizeof(*ip), ip->nexthdr);
 	if (walked < 0)

@@ -2,94 +2,24 @@
 //! here needs root and is named so; run them with `cargo nextest run -E 'test(/^root_/)'`.
 
 #![cfg(feature = "afxdp")]
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::ErrorKind;
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dataplane::ident::{PortIndex, Protocol, QueueIndex};
-use dataplane::port::xsk::{BindMode, BusyPoll, CopyMode, SocketPlace, XskConfig, XskError, XskPorts};
-use dataplane::port::{Burst, Frame, Ports};
-use dataplane::steer::{AttachMode, Cleaned, Steer, SteerError, SteerLimits, SteerPlan, Verdict, cleanup};
-use support::{
-    Lab, Wire, director_mac, eventually, foreign_program, inside, interface, ip, number, numbered, peer_mac, service,
+use dataplane::ident::{PortIndex, QueueIndex};
+use dataplane::port::xsk::{BindMode, BusyPoll, SocketPlace, XskConfig, XskError, XskPorts};
+use dataplane::port::{Burst, Ports};
+use dataplane::steer::{AttachMode, Steer, SteerLimits, SteerPlan, Verdict};
+use support::director::{
+    CLIENT, NEVER, PORT, SOON, VIP, allocate, at_rest, director, free_all, places, plan, receive, send_all, small,
 };
-
-const VIP: &str = "10.9.0.1";
-const CLIENT: &str = "10.9.0.2";
-const PORT: u16 = 4000;
-const SOON: Duration = Duration::from_secs(3);
-const NEVER: Duration = Duration::from_millis(150);
-
-fn places(device: char, pairs: u8, queues: u32) -> Vec<SocketPlace> {
-    let queue = |n, q| SocketPlace { port: PortIndex(n), interface: format!("{device}{n}"), queue: QueueIndex(q) };
-    (0..pairs).flat_map(|n| (0..queues).map(move |q| queue(n, q))).collect()
-}
-
-fn small() -> XskConfig {
-    XskConfig { frames_per_socket: 1024, rx_size: 256, tx_size: 256, ..XskConfig::default() }
-}
-
-/// Steering for the one service of these tests, on every MAC of the director.
-fn plan() -> SteerPlan {
-    SteerPlan {
-        macs: (0..4).map(director_mac).collect(),
-        services: [service(Protocol::Udp, VIP, PORT)].into(),
-        ..SteerPlan::default()
-    }
-}
-
-/// A director with `pairs` ports of `queues` queues, its sockets behind its program.
-fn director(lab: &Lab, pairs: u8, queues: u32) -> (Steer, XskPorts) {
-    lab.director(|| {
-        let mut steer = Steer::load(&SteerLimits::default()).unwrap();
-        steer.apply(&plan()).unwrap();
-        for n in 0..pairs {
-            let mode = steer.attach(&interface(&format!("a{n}")), u32::from(n) * 2, AttachMode::Native).unwrap();
-            assert_eq!(mode, AttachMode::Native);
-        }
-        let ports = XskPorts::open(&places('a', pairs, queues), &small(), 1500).unwrap();
-        for (place, socket, mode) in ports.sockets() {
-            assert_eq!(mode, CopyMode::Copy);
-            steer.set_socket(u32::from(place.port.0) * 2 + place.queue.0, socket).unwrap();
-        }
-        (steer, ports)
-    })
-}
-
-/// Receives on a port until there are `count` frames.
-fn receive(ports: &mut XskPorts, port: u8, count: usize) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    eventually(&format!("{count} frames on port {port}"), || {
-        let mut burst = Burst::new();
-        ports.receive(PortIndex(port), &mut burst);
-        frames.extend(burst);
-        frames.len() >= count
-    });
-    frames
-}
-
-fn allocate(ports: &mut XskPorts, bytes: &[u8]) -> Frame {
-    let mut frame = ports.allocate().expect("a free frame");
-    frame.set_len(bytes.len());
-    ports.bytes_mut(&mut frame).copy_from_slice(bytes);
-    frame
-}
-
-/// Nothing is on its way, nothing held, and every frame is somewhere.
-fn at_rest(ports: &mut XskPorts) {
-    eventually("all frames at rest", || {
-        ports.flush();
-        let audit = ports.audit();
-        assert_eq!(audit.total(), ports.frames(), "{audit:?}");
-        (audit.rx, audit.tx, audit.completing, audit.held) == (0, 0, 0, 0)
-    });
-}
+use support::{Lab, Wire, director_mac, eventually, interface, ip, number, numbered, peer_mac};
 
 fn sends_at_once(count: u32, tx_size: u32) {
     let lab = Lab::new(1);
@@ -162,12 +92,11 @@ fn root_a_service_is_caught_and_the_rest_stays_with_the_kernel() {
 fn root_a_frame_is_forwarded_with_a_header_in_front_of_it() {
     let lab = Lab::new(2);
     let (_steer, mut ports) = director(&lab, 2, 1);
-    let (from, to) = lab.peer(|| (Wire::on("b0"), Wire::on("b1")));
-    // All frames here enter by queue 0: one CPU, one packet socket's queue choice is not ours to make.
+    let to = lab.peer(|| Wire::on("b1"));
     let frames: Vec<_> = (0..40).map(|n| numbered(director_mac(0), (CLIENT, VIP), PORT, n)).collect();
     let generator = lab.peer(|| XskPorts::open(&places('b', 1, 1), &small(), 1500).unwrap());
+    // From queue 0 of the peer they arrive on queue 0.
     send_all(generator, &frames);
-    drop(from);
     for mut frame in receive(&mut ports, 0, frames.len()) {
         let inner = ports.bytes(&frame).to_vec();
         assert!(frame.grow_front(20), "the kernel leaves 256 bytes");
@@ -185,15 +114,6 @@ fn root_a_frame_is_forwarded_with_a_header_in_front_of_it() {
         assert_eq!(arrived[..6], peer_mac(1).0);
         assert_eq!(arrived[14..34], [0xaa; 20]);
         assert_eq!(arrived[34..], frame[14..]);
-    }
-    at_rest(&mut ports);
-}
-
-/// Sends frames by AF_XDP on queue 0 of `ports`' first port.
-fn send_all(mut ports: XskPorts, frames: &[Vec<u8>]) {
-    for bytes in frames {
-        let frame = allocate(&mut ports, bytes);
-        ports.transmit(PortIndex(0), frame).unwrap();
     }
     at_rest(&mut ports);
 }
@@ -282,156 +202,6 @@ fn root_a_hit_without_a_socket_is_dropped_and_counted() {
     assert_eq!(server.recv(&mut [0; 64]).unwrap(), 19);
 }
 
-/// A process that is killed at the end, if it still runs.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Not a test: the process that [`root_the_program_outlives_its_killed_loader`] kills.
-#[test]
-#[ignore = "run by another test, in a process of its own"]
-fn loads_attaches_and_waits() {
-    let namespace = std::env::var("SLUICE_TEST_NAMESPACE").expect("run by another test only");
-    let mut steer = Steer::load(&SteerLimits::default()).unwrap();
-    steer.apply(&plan()).unwrap();
-    inside(&namespace, || steer.attach(&interface("a0"), 0, AttachMode::Native).unwrap());
-    println!("\nattached");
-    std::thread::sleep(Duration::from_secs(60));
-}
-
-fn start_loader(lab: &Lab) -> Killed {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "loads_attaches_and_waits"])
-        .env("SLUICE_TEST_NAMESPACE", &lab.director)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut child = Killed(child);
-    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap() == "attached"), "the loader attached its program");
-    child
-}
-
-#[test]
-fn root_the_program_outlives_its_killed_loader() {
-    let lab = Lab::new(1);
-    let loader = start_loader(&lab);
-    let server = lab.director(|| UdpSocket::bind((VIP, PORT)).unwrap());
-    let client = lab.peer(|| UdpSocket::bind((CLIENT, 0)).unwrap());
-    server.set_read_timeout(Some(NEVER)).unwrap();
-    drop(loader);
-
-    client.send_to(b"nobody is there", (VIP, PORT)).unwrap();
-    assert_eq!(server.recv(&mut [0; 64]).unwrap_err().kind(), ErrorKind::WouldBlock, "dropped, not passed");
-
-    // A second director takes over, with its own maps.
-    let (steer, mut ports) = director(&lab, 1, 2);
-    client.send_to(b"somebody is", (VIP, PORT)).unwrap();
-    let frames = receive(&mut ports, 0, 1);
-    frames.into_iter().for_each(|frame| ports.free(frame));
-    assert_eq!(steer.counter(Verdict::Redirected).unwrap(), 1);
-
-    drop((steer, ports));
-    lab.director(|| {
-        assert_eq!(cleanup(&interface("a0")).unwrap(), Cleaned::Removed);
-        assert_eq!(cleanup(&interface("a0")).unwrap(), Cleaned::Nothing);
-    });
-    client.send_to(b"back to the kernel", (VIP, PORT)).unwrap();
-    server.set_read_timeout(Some(SOON)).unwrap();
-    assert_eq!(server.recv(&mut [0; 64]).unwrap(), 18);
-}
-
-#[test]
-fn root_a_foreign_program_is_left_alone() {
-    let lab = Lab::new(1);
-    let stranger = foreign_program();
-    lab.director(|| {
-        let a0 = interface("a0");
-        let xdp = libbpf_rs::Xdp::new(stranger.as_fd());
-        xdp.attach(a0.index.cast_signed(), libbpf_rs::XdpFlags::DRV_MODE).unwrap();
-        let id = xdp.query_id(a0.index.cast_signed(), libbpf_rs::XdpFlags::NONE).unwrap();
-
-        let mut steer = Steer::load(&SteerLimits::default()).unwrap();
-        for mode in [AttachMode::Native, AttachMode::Generic] {
-            let error = steer.attach(&a0, 0, mode).unwrap_err();
-            let SteerError::Foreign { interface, id: found, name } = &error else { panic!("{error}") };
-            assert_eq!((interface.as_str(), *found, name.as_str()), ("a0", id, "stranger"));
-        }
-        steer.detach(&a0).unwrap();
-        assert_eq!(cleanup(&a0).unwrap(), Cleaned::Foreign { id, name: "stranger".to_owned() });
-        assert_eq!(xdp.query_id(a0.index.cast_signed(), libbpf_rs::XdpFlags::NONE).unwrap(), id);
-    });
-}
-
-#[test]
-fn root_detaching_takes_only_this_program_off() {
-    let lab = Lab::new(1);
-    lab.director(|| {
-        let a0 = interface("a0");
-        let mut first = Steer::load(&SteerLimits::default()).unwrap();
-        let mut second = Steer::load(&SteerLimits::default()).unwrap();
-        first.attach(&a0, 0, AttachMode::Native).unwrap();
-        second.attach(&a0, 0, AttachMode::Native).unwrap();
-        first.detach(&a0).unwrap();
-        assert_eq!(cleanup(&a0).unwrap(), Cleaned::Removed, "the second one's was still there");
-        second.detach(&a0).unwrap();
-    });
-}
-
-#[test]
-fn root_generic_mode_steers_too_and_is_replaced_in_its_mode() {
-    let lab = Lab::new(1);
-    lab.director(|| {
-        let a0 = interface("a0");
-        let mut first = Steer::load(&SteerLimits::default()).unwrap();
-        first.apply(&plan()).unwrap();
-        assert_eq!(first.attach(&a0, 0, AttachMode::Generic).unwrap(), AttachMode::Generic);
-        let mut second = Steer::load(&SteerLimits::default()).unwrap();
-        second.apply(&plan()).unwrap();
-        assert_eq!(second.attach(&a0, 0, AttachMode::Native).unwrap(), AttachMode::Generic);
-        let mut ports = XskPorts::open(&places('a', 1, 1), &small(), 1500).unwrap();
-        for (place, socket, _) in ports.sockets() {
-            second.set_socket(place.queue.0, socket).unwrap();
-        }
-        let generator = lab.peer(|| XskPorts::open(&places('b', 1, 1), &small(), 1500).unwrap());
-        send_all(generator, &[numbered(director_mac(0), (CLIENT, VIP), PORT, 7)]);
-        for frame in receive(&mut ports, 0, 1) {
-            assert_eq!(number(ports.bytes(&frame)), 7);
-            ports.free(frame);
-        }
-        at_rest(&mut ports);
-        second.detach(&a0).unwrap();
-        assert_eq!(cleanup(&a0).unwrap(), Cleaned::Nothing);
-    });
-}
-
-#[test]
-fn root_an_mtu_too_large_for_the_program_is_named_with_the_limit() {
-    let lab = Lab::new(1);
-    ip(&format!("-n {} link set a0 mtu 9000", lab.director));
-    ip(&format!("-n {} link set b0 mtu 9000", lab.peer));
-    lab.director(|| {
-        let mut steer = Steer::load(&SteerLimits::default()).unwrap();
-        let error = steer.attach(&interface("a0"), 0, AttachMode::Native).unwrap_err();
-        assert!(matches!(error, SteerError::MtuTooLarge { mtu: 9000, .. }), "{error}");
-        assert!(error.to_string().contains("3506"), "{error}");
-    });
-    // The limit that the message names is right to the byte.
-    for (mtu, fits) in [(3507, false), (3506, true)] {
-        ip(&format!("-n {} link set a0 mtu {mtu}", lab.director));
-        ip(&format!("-n {} link set b0 mtu {mtu}", lab.peer));
-        lab.director(|| {
-            let mut steer = Steer::load(&SteerLimits::default()).unwrap();
-            assert_eq!(steer.attach(&interface("a0"), 0, AttachMode::Native).is_ok(), fits, "MTU {mtu}");
-        });
-    }
-}
-
 /// Frames of 4 KiB carry what an MTU near the limit allows, and a header in front of it.
 #[test]
 fn root_large_packets_pass_whole() {
@@ -499,12 +269,73 @@ fn root_no_frame_leaks_whatever_becomes_of_it() {
     }
     let audit = ports.audit();
     assert_eq!((audit.held as usize, audit.free, audit.total()), (held.len(), 0, ports.frames()));
-    held.into_iter().for_each(|frame| ports.free(frame));
+    free_all(&mut ports, held);
     at_rest(&mut ports);
     for (place, statistics) in ports.statistics() {
         let statistics = statistics.unwrap();
         assert_eq!((statistics.rx_invalid, statistics.tx_invalid), (0, 0), "{place:?}");
     }
+}
+
+/// The kernel and three threads work the rings at once, at whatever rate this machine reaches.
+#[test]
+fn root_full_speed_in_both_directions_leaks_nothing() {
+    const FRAMES: u32 = 200_000;
+    let lab = Lab::new(2);
+    let (_steer, mut ports) = director(&lab, 2, 1);
+    let config = XskConfig { frames_per_socket: 2048, ..small() };
+    let open = |n: u8| {
+        let place = SocketPlace { port: PortIndex(0), interface: format!("b{n}"), queue: QueueIndex(0) };
+        lab.peer(|| XskPorts::open(&[place], &config, 1500).unwrap())
+    };
+    let generator = |n: u8| {
+        let mut out = open(n);
+        move || {
+            let frame = numbered(director_mac(n), (CLIENT, VIP), PORT, 0);
+            for _ in 0..FRAMES / 64 {
+                for _ in 0..64 {
+                    let next = allocate(&mut out, &frame);
+                    if let Err(back) = out.transmit(PortIndex(0), next) {
+                        out.free(back);
+                    }
+                }
+                out.flush();
+            }
+            at_rest(&mut out);
+        }
+    };
+    let (left, right) = (generator(0), generator(1));
+    let mut forwarded = [0u32; 2];
+    std::thread::scope(|scope| {
+        let running = [scope.spawn(left), scope.spawn(right)];
+        while running.iter().any(|thread| !thread.is_finished()) {
+            for n in 0..2u8 {
+                let mut burst = Burst::new();
+                ports.receive(PortIndex(n), &mut burst);
+                for mut frame in burst {
+                    ports.bytes_mut(&mut frame)[..6].copy_from_slice(&peer_mac(1 - n).0);
+                    match ports.transmit(PortIndex(1 - n), frame) {
+                        Ok(()) => forwarded[usize::from(n)] += 1,
+                        Err(back) => ports.free(back),
+                    }
+                }
+            }
+            ports.flush();
+        }
+    });
+    for n in 0..2 {
+        let mut burst = Burst::new();
+        loop {
+            ports.receive(PortIndex(n), &mut burst);
+            if burst.is_empty() {
+                break;
+            }
+            free_all(&mut ports, burst.drain(..));
+        }
+    }
+    at_rest(&mut ports);
+    println!("forwarded {forwarded:?} of {FRAMES} each");
+    assert!(forwarded.iter().all(|n| *n > 64), "{forwarded:?}");
 }
 
 #[test]
@@ -538,7 +369,8 @@ fn root_waiting_ends_with_a_packet_or_the_timeout() {
     let start = std::time::Instant::now();
     ports.wait(Duration::from_secs(20));
     assert!(start.elapsed() < Duration::from_secs(10));
-    receive(&mut ports, 0, 1).into_iter().for_each(|frame| ports.free(frame));
+    let frames = receive(&mut ports, 0, 1);
+    free_all(&mut ports, frames);
 }
 
 #[test]

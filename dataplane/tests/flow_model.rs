@@ -1,5 +1,8 @@
 //! The flow table against a `HashMap` model, under random operations on few keys.
 
+// The lint knows tests, not their helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 

@@ -11,8 +11,10 @@ const DATAPLANE_FILE: &str = "/etc/sluice/dataplane.conf";
 
 /// Arguments of `sluice check`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Exit status: 0 if the configuration can be used (warnings allowed), 1 if there is any error.\n\n\
-    Examples:\n  sluice check /etc/keepalived/keepalived.conf\n  sluice check --format json a.conf | jq .diagnostics")]
+#[command(
+    after_help = "Exit status: 0 if the configuration can be used (warnings allowed), 1 if there is any error.\n\n\
+    Examples:\n  sluice check /etc/keepalived/keepalived.conf\n  sluice check --format json a.conf | jq .diagnostics"
+)]
 pub struct CheckArgs {
     /// Configuration files, read one after the other as one configuration
     #[arg(value_name = "FILE", required = true)]
@@ -100,7 +102,8 @@ fn summary(loaded: &Loaded) -> String {
 
 fn findings(diagnostics: &Diagnostics) -> String {
     let parts = [(diagnostics.error_count(), "error"), (diagnostics.warning_count(), "warning")];
-    let shown: Vec<_> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| number(*count, what)).collect();
+    let shown: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| number(*count, what)).collect();
     shown.join(", ")
 }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 
 use dataplane::ident::{Endpoint, ServiceKey};
-use dataplane::service::Method;
 use ipnet::IpNet;
 
 /// One thing to know; each tells what, where and what to do.
@@ -39,8 +38,6 @@ pub enum Finding {
         service: ServiceKey,
         /// The real server.
         server: Endpoint,
-        /// How packets should reach it.
-        method: Method,
         /// The interface.
         interface: String,
     },
@@ -106,9 +103,11 @@ impl fmt::Display for Finding {
                 "{service}: real server {server} cannot be reached yet, {neighbour} does not answer on {interface}; \
                  check that it is up and the cable, VLAN and prefix are right"
             ),
-            Self::NotByPort { service, server, method, interface } => {
-                not_by_port(f, service, server, *method, interface)
-            }
+            Self::NotByPort { service, server, interface } => write!(
+                f,
+                "{service}: real server {server} cannot be reached, the way to it is {interface}, which is no port of the \
+                 director; where that is an Ethernet interface, name it in `dataplane {{ interface {interface} {{ }} }}`"
+            ),
             Self::DrByGateway { service, server, gateway } => write!(
                 f,
                 "{service}: real server {server} (DR) is reached by gateway {gateway}, which will get the packets in its \
@@ -136,20 +135,4 @@ impl fmt::Display for Finding {
             }
         }
     }
-}
-
-fn not_by_port(
-    f: &mut fmt::Formatter<'_>,
-    service: &ServiceKey,
-    server: &Endpoint,
-    method: Method,
-    interface: &str,
-) -> fmt::Result {
-    write!(f, "{service}: real server {server} is reached by {interface}, which is no port of the director: ")?;
-    match method {
-        Method::Nat => f.write_str("its replies will not be translated")?,
-        Method::Dr => f.write_str("DR cannot reach it")?,
-        Method::Tun => f.write_str("the kernel forwards its packets, slowly")?,
-    }
-    write!(f, "; an Ethernet interface can be named in `dataplane {{ interface {interface} {{ }} }}`")
 }

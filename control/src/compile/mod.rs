@@ -71,11 +71,15 @@ pub enum CompileError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// A static address of no interface.
-    #[error("{place}: {address} names no interface and is beside none; write `{address} dev INTERFACE`")]
+    /// A static address on an interface that is not there.
+    #[error("{place}: {address} is to be on '{name}', and there is no such interface; there are {there}")]
     NoDev {
         /// The address.
         address: IpNet,
+        /// The interface's name.
+        name: String,
+        /// The names that there are.
+        there: String,
         /// Where it stands.
         place: Place,
     },

@@ -1,9 +1,11 @@
 //! How flows are treated: what the dataplane block and IPVS's defaults say.
 
+use std::time::Duration;
+
 use dataplane::snapshot::{Policy, StraySegments};
 use dataplane::state::Timeouts;
 
-use crate::config::DataplaneConfig;
+use crate::config::{DataplaneConfig, TimeoutOverrides};
 
 /// Resets, and ICMP errors, that one worker sends in a second: the kernel's own limit on ICMP (`icmp_msgs_per_sec`).
 const REPLIES_PER_SECOND: u32 = 1000;
@@ -12,7 +14,31 @@ const REPLIES_PER_SECOND: u32 = 1000;
 pub(super) fn policy(config: &DataplaneConfig) -> Policy {
     Policy {
         stray: if config.sloppy_tcp { StraySegments::Open } else { StraySegments::Reset },
-        timeouts: Timeouts::default(),
+        timeouts: timeouts(&config.timeouts),
         replies_per_second: REPLIES_PER_SECOND,
+    }
+}
+
+/// Zero stands for the default, as in `ipvsadm --set`.
+fn timeouts(said: &TimeoutOverrides) -> Timeouts {
+    let seconds = |time: Option<Duration>| time.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX));
+    Timeouts::with(seconds(said.tcp), seconds(said.tcpfin), seconds(said.udp))
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::clock::Ticks;
+    use dataplane::state::TcpState;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_is_as_ipvs_has_it() {
+        let said = TimeoutOverrides { tcpfin: Some(Duration::from_secs(7)), ..TimeoutOverrides::default() };
+        let timeouts = policy(&DataplaneConfig { timeouts: said, ..DataplaneConfig::default() }).timeouts;
+        assert_eq!(timeouts.tcp(TcpState::FinWait), Ticks::seconds(7));
+        assert_eq!((timeouts.tcp(TcpState::Established), timeouts.udp()), (Ticks::seconds(900), Ticks::seconds(300)));
+        let sloppy = policy(&DataplaneConfig { sloppy_tcp: true, ..DataplaneConfig::default() });
+        assert_eq!((sloppy.stray, StraySegments::default()), (StraySegments::Open, StraySegments::Reset));
     }
 }

@@ -99,9 +99,8 @@ fn named(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String>,
 fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String>, CompileError> {
     let mut chosen = Chosen { topology, reasons: BTreeMap::new() };
     for address in &config.static_addresses {
-        if let Some(link) = static_link(address, topology)? {
-            chosen.must(link, || format!("{} stands there (static_ipaddress)", address.address))?;
-        }
+        let link = static_link(address, topology)?;
+        chosen.must(link, || format!("{} stands there (static_ipaddress)", address.address))?;
     }
     for server in &config.virtual_servers {
         let vip = server.key.at.address;
@@ -128,11 +127,13 @@ fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String
 ///
 /// # Errors
 /// A name that no interface has.
-pub fn static_link(address: &StaticAddress, topology: &Topology) -> Result<Option<Link>, CompileError> {
-    match topology.link_named(&address.dev) {
-        Some((link, _)) => Ok(Some(link)),
-        None => Err(CompileError::NoInterface { name: address.dev.clone(), there: names(topology) }),
-    }
+pub fn static_link(address: &StaticAddress, topology: &Topology) -> Result<Link, CompileError> {
+    topology.link_named(&address.dev).map(|(link, _)| link).ok_or_else(|| CompileError::NoDev {
+        address: address.address,
+        name: address.dev.clone(),
+        there: names(topology),
+        place: address.place.clone(),
+    })
 }
 
 struct Chosen<'t> {

@@ -74,8 +74,9 @@ impl<'a, 't> ServicePlanner<'a, 't> {
 
     /// Gives a real server its hop, and says which source its packets get, if one of ours.
     ///
-    /// A server by way of the kernel has a source unless its packets go there unchanged: NAT to a local server comes
-    /// from the kernel port, so that the reply does too; a tunnel always has one, unless its end is here.
+    /// NAT to a server on this machine comes from the kernel port, so that the reply does too; a tunnel has a source
+    /// unless its end is here. To a worker the kernel as hop means a server on this machine, so one behind an interface
+    /// that is no port has no hop: the kernel would take its packets for its own.
     fn place(&mut self, key: ServiceKey, at: Endpoint, method: Method, slot: DestinationSlot) -> Option<IpAddr> {
         match self.hops.place(at.address) {
             Place::Nowhere => {
@@ -97,14 +98,9 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             }
             Place::NotByPort(link) => {
                 let interface = self.topology.name(link);
-                self.find(Finding::NotByPort { service: key, server: at, method, interface });
-                // The kernel would take a DR packet for its own: it has the VIP.
-                if method == Method::Dr {
-                    self.hops.nowhere(slot);
-                } else {
-                    self.hops.by_kernel(slot);
-                }
-                self.tunnel_source(key, at, method)
+                self.hops.nowhere(slot);
+                self.find(Finding::NotByPort { service: key, server: at, interface });
+                None
             }
             Place::ByPort(leg) => self.by_port(key, at, method, slot, leg),
         }

@@ -115,8 +115,11 @@ impl Builder {
         while let Some(frame) = self.frames.pop() {
             if let Some(heading) = &frame.heading {
                 report.push(
-                    Diagnostic::error(heading.span(), format!("a `}}` is missing: `{}` is never closed", heading.name()))
-                        .label("the block that begins here goes on to the end of the file"),
+                    Diagnostic::error(
+                        heading.span(),
+                        format!("a `}}` is missing: `{}` is never closed", heading.name()),
+                    )
+                    .label("the block that begins here goes on to the end of the file"),
                 );
             }
             self.end(frame);
@@ -183,22 +186,21 @@ impl Builder {
         let Some(levels) = outer
             .enumerate()
             .find(|(_, context)| opens(*context) && (!listed || *context == Context::Root))
-            .map(|(index, _)| index + 1) else {
+            .map(|(index, _)| index + 1)
+        else {
             return;
         };
         if levels > self.frames.len() {
             return;
         }
-        let span = words.first().map(|word| word.span).unwrap_or_default();
+        let mut open = Vec::new();
         for _ in 0..levels {
-            let Some(frame) = self.frames.pop() else { return };
-            let inner = frame.heading.as_ref().map_or("a block", |heading| heading.name());
-            report.push_with(|| {
-                Diagnostic::error(span, format!("a `}}` is missing before this: `{inner}` is still open"))
-                    .label(format!("`{name}` cannot stand inside `{inner}`"))
-            });
+            let Some(frame) = self.frames.pop() else { break };
+            open.push(frame.heading.as_ref().map_or_else(|| "a block".to_owned(), |heading| heading.name().to_owned()));
             self.end(frame);
         }
+        let span = words.first().map(|word| word.span).unwrap_or_default();
+        report.push_with(|| unclosed(span, name, &open));
     }
 
     fn open(&mut self, brace: Span, report: &mut Diagnostics) {
@@ -289,9 +291,24 @@ fn split_settings(context: Context, mut words: Vec<Word>) -> Vec<Vec<Word>> {
     parts
 }
 
+fn unclosed(span: Span, name: &str, open: &[String]) -> Diagnostic {
+    let blocks: Vec<_> = open.iter().map(|block| format!("`{block}`")).collect();
+    let message = match blocks.as_slice() {
+        [one] => format!("a `}}` is missing before this: {one} is still open"),
+        several => format!("{} `}}` are missing before this: {} are still open", several.len(), several.join(", ")),
+    };
+    let inner = blocks.first().map(String::as_str).unwrap_or_default();
+    Diagnostic::error(span, message).label(format!("`{name}` cannot stand inside {inner}"))
+}
+
 fn missing_open(statement: &Statement) -> Diagnostic {
-    Diagnostic::error(statement.span(), format!("a `{{` is missing after `{}`", statement.name()))
-        .label("expected a block")
+    // Behind the last word: the words have errors of their own.
+    let end = statement.span().end;
+    Diagnostic::error(
+        Span { start: end, ..statement.span() },
+        format!("a `{{` is missing after `{}`", statement.name()),
+    )
+    .label("expected a block")
 }
 
 fn no_block(brace: Span, statement: &Statement) -> Diagnostic {
@@ -302,9 +319,14 @@ fn no_block(brace: Span, statement: &Statement) -> Diagnostic {
     }
 }
 
+/// Where, in a sentence.
+fn place(context: Context) -> String {
+    if context == Context::Root { "at the top level".to_owned() } else { format!("in {}", context.name()) }
+}
+
 fn unknown(span: Span, name: &str, context: Context) -> Diagnostic {
     let shown: String = name.chars().take(60).collect();
-    let diagnostic = Diagnostic::error(span, format!("unknown keyword `{shown}` in {}", context.name()));
+    let diagnostic = Diagnostic::error(span, format!("unknown keyword `{shown}` {}", place(context)));
     if let Some(meant) = keywords::nearest(name, context.names()) {
         return diagnostic.label(format!("did you mean `{meant}`?"));
     }
@@ -313,7 +335,10 @@ fn unknown(span: Span, name: &str, context: Context) -> Diagnostic {
     }
     let homes: Vec<_> = keywords::homes(name).map(Context::name).take(4).collect();
     if homes.is_empty() {
-        diagnostic.label(format!("not a keyword of {}", context.name()))
+        match keywords::elsewhere(name) {
+            Some((meant, home)) => diagnostic.label(format!("did you mean `{meant}`, of {}?", home.name())),
+            None => diagnostic.label(format!("not a keyword of {}", context.name())),
+        }
     } else {
         diagnostic.label("does not belong here").help(format!("`{shown}` belongs in {}", homes.join(", ")))
     }
@@ -363,6 +388,8 @@ mod tests {
         let (tree, errors) = build(text);
         assert_eq!(errors, ["a `}` is missing before this: `virtual_server` is still open"]);
         assert_eq!(outline(&tree), "virtual_server(real_server(weight)) virtual_server()");
+        let (_, errors) = build("virtual_server a 80 {\nreal_server b 80 {\nvirtual_server c 80 {\n}");
+        assert_eq!(errors, ["2 `}` are missing before this: `real_server`, `virtual_server` are still open"]);
         let (_, errors) = build("virtual_server a 80 {\nreal_server b 80 {\nweight 1\n}");
         assert_eq!(errors, ["a `}` is missing: `virtual_server` is never closed"]);
     }
@@ -380,7 +407,7 @@ mod tests {
     #[test]
     fn an_unknown_keyword_takes_its_block_along() {
         let (tree, errors) = build("virtul_server a 80 {\nwhat ever {\n}\n}\nglobal_defs {\n}");
-        assert_eq!(errors, ["unknown keyword `virtul_server` in the top level"]);
+        assert_eq!(errors, ["unknown keyword `virtul_server` at the top level"]);
         assert_eq!(outline(&tree), "virtul_server(what()) global_defs()");
     }
 

@@ -155,7 +155,7 @@ fn workers(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> O
         if cores.len() != count {
             lower.error(
                 keyword.span,
-                format!("{count} workers and {} cores", cores.len()),
+                format!("{count} workers, and {} named to run on", cores.len()),
                 "expected as many cores as workers",
             );
         }
@@ -230,9 +230,7 @@ fn queues(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> Qu
     if settings.optional("all").is_some() {
         return Queues::All;
     }
-    settings
-        .number(lower, word, 1..=1024, "number of queues, or all")
-        .map_or(Queues::All, |count| Queues::Count(count as u32))
+    settings.number(lower, word, 1..=1024, "number of queues").map_or(Queues::All, |count| Queues::Count(count as u32))
 }
 
 fn busy_poll(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> Option<BusyPoll> {

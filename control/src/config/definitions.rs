@@ -74,6 +74,21 @@ impl Definitions {
         self.values.insert(name, lines);
     }
 
+    /// Takes the values of some names away, to be put back later.
+    pub(super) fn take(&mut self, names: &[String]) -> Vec<Option<Vec<Line>>> {
+        names.iter().map(|name| self.values.remove(name)).collect()
+    }
+
+    /// Undoes [`Definitions::take`] and what was defined since.
+    pub(super) fn put_back(&mut self, names: &[String], values: Vec<Option<Vec<Line>>>) {
+        for (name, value) in names.iter().zip(values) {
+            match value {
+                Some(lines) => self.values.insert(name.clone(), lines),
+                None => self.values.remove(name),
+            };
+        }
+    }
+
     /// The line with every reference replaced: more than one line where a definition has several.
     pub(super) fn expand(&mut self, line: Line, report: &mut Diagnostics) -> Vec<Line> {
         if !line.text().contains('$') {
@@ -142,8 +157,11 @@ impl Expansion<'_> {
                 Some(lines) => {
                     if !line.text().get(from..).unwrap_or_default().trim().is_empty() {
                         self.fail(
-                            Diagnostic::error(span, format!("`{}` has several lines, and text follows it", reference.name))
-                                .label("must stand last on its line"),
+                            Diagnostic::error(
+                                span,
+                                format!("`{}` has several lines, and text follows it", reference.name),
+                            )
+                            .label("must stand last on its line"),
                         );
                     }
                     let mut inner = Vec::new();

@@ -155,6 +155,17 @@ impl Diagnostics {
         if self.errors < MOST_SHOWN { self.push(error()) } else { self.errors += 1 }
     }
 
+    /// Whether an error was found at a place that a span has a part in.
+    pub(super) fn has_error_in(&self, span: Span) -> bool {
+        self.kept.iter().any(|diagnostic| match diagnostic.location {
+            Location::Span(known) => {
+                let overlaps = known.file == span.file && known.start < span.end && span.start < known.end;
+                overlaps && diagnostic.severity == Severity::Error
+            }
+            Location::File(_) => false,
+        })
+    }
+
     /// Puts them in the order of the files, with the text that they point into.
     pub(super) fn seal(mut self, sources: SourceMap) -> Self {
         self.kept.sort_by_key(|diagnostic| match diagnostic.location {

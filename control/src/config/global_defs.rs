@@ -53,9 +53,12 @@ fn idle(lower: &mut Lower<'_>, block: &Statement) {
         .collect();
     if !names.is_empty() {
         lower.report.push(
-            Diagnostic::warning(block.head(), "keywords of `global_defs` that have no effect in this version of Sluice")
-                .label("in this block")
-                .help(format!("known to keepalived: {}", names.join(", "))),
+            Diagnostic::warning(
+                block.head(),
+                "keywords of `global_defs` that have no effect in this version of Sluice",
+            )
+            .label("in this block")
+            .help(format!("known to keepalived: {}", names.join(", "))),
         );
     }
 }

@@ -56,11 +56,8 @@ pub(super) fn matches(pattern: &str, directory: &Path) -> Result<Matches, String
     let mut alternatives = Vec::new();
     alternate(pattern, &mut alternatives)?;
     found.braces = alternatives.len() > 1;
-    let options = glob::MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: true,
-    };
+    let options =
+        glob::MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
     for part in alternatives {
         let wildcard = part.contains(['*', '?', '[']);
         let base = glob::Pattern::escape(&directory.to_string_lossy());

@@ -187,12 +187,10 @@ mod tests {
 
     #[test]
     fn a_script_has_both_quotes_and_escapes() {
-        assert_eq!(cut(r#"script "/bin/a 'b' \"c\"" 'd "e"' f\ g"#, Quoting::Script), [
-            "script",
-            "/bin/a 'b' \"c\"",
-            "d \"e\"",
-            "f g"
-        ]);
+        assert_eq!(
+            cut(r#"script "/bin/a 'b' \"c\"" 'd "e"' f\ g"#, Quoting::Script),
+            ["script", "/bin/a 'b' \"c\"", "d \"e\"", "f g"]
+        );
     }
 
     #[test]

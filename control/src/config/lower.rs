@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use super::block::Statement;
 use super::diagnostics::{Diagnostic, Diagnostics};
-use super::keywords::{self, Support};
+use super::keywords::{self, Context, Support};
 use super::lexer::Word;
 use super::model::Config;
 use super::source::{Place, SourceMap, Span};
@@ -48,8 +48,11 @@ impl Lower<'_> {
         self.sources.place(span)
     }
 
+    /// An error about a word or line; dropped where an earlier layer has found fault with a part of it.
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
-        self.report.push(Diagnostic::error(span, message).label(label));
+        if !self.report.has_error_in(span) {
+            self.report.push(Diagnostic::error(span, message).label(label));
+        }
     }
 
     pub(super) fn warning(&mut self, span: Span, message: impl Into<String>, label: impl Into<String>) {
@@ -89,7 +92,8 @@ impl Lower<'_> {
     /// Reports arguments after the first `count`.
     pub(super) fn extra(&mut self, statement: &Statement, count: usize) {
         let Some(word) = statement.arguments().get(count) else { return };
-        if keywords::homes(&word.text).next().is_some() && word.text.parse::<u64>().is_err() {
+        let servers = [Context::VirtualServer, Context::RealServer, Context::Root];
+        if servers.iter().any(|context| context.keyword(&word.text).is_some()) {
             self.error(
                 word.span,
                 format!("`{}` stands on the line of `{}`", word.text, statement.name()),
@@ -153,6 +157,11 @@ impl Lower<'_> {
             return Some(*value);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let plain = word.text.trim_matches(['\u{201c}', '\u{201d}', '\u{2018}', '\u{2019}', '\u{201e}']);
+        if plain.len() < word.text.len() {
+            self.error(word.span, format!("`{}` is no {what}", shown(&word.text)), "curly quotes are part of the word");
+            return None;
+        }
         let label = match keywords::nearest(&word.text, names.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("expected {}", either(&names)),

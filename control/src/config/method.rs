@@ -20,11 +20,11 @@ pub(super) fn lower(lower: &mut Lower<'_>, statement: &Statement) -> Option<Forw
         }
         _ => {
             lower.extra(statement, 1);
-            lower.choice(word, "forwarding method", &[
-                ("NAT", ForwardingMethod::Nat),
-                ("DR", ForwardingMethod::Dr),
-                ("TUN", ForwardingMethod::Tun),
-            ])
+            lower.choice(
+                word,
+                "forwarding method",
+                &[("NAT", ForwardingMethod::Nat), ("DR", ForwardingMethod::Dr), ("TUN", ForwardingMethod::Tun)],
+            )
         }
     }
 }

@@ -19,6 +19,7 @@ mod model;
 mod preprocess;
 mod real_server;
 mod render;
+mod sequence;
 mod source;
 mod static_ipaddress;
 mod timeouts;

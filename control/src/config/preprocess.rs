@@ -1,6 +1,6 @@
 //! From files to finished lines: comments gone, `@id` decided, definitions replaced, includes followed.
 //!
-//! The order on each line is keepalived's: comment, `@id`, definition, replacement, include. Each finished line goes to
+//! The order on each line is keepalived's: comment, `@id`, definition, sequence, replacement, include. Each finished line goes to
 //! the block builder at once, so that a large file is never held twice.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use super::diagnostics::{Diagnostic, Diagnostics};
 use super::include::{self, Checks};
 use super::lexer::{self, Quoting, Word};
 use super::line::{Line, is_blank};
+use super::sequence::{self, Sequence};
 use super::source::{FileId, SourceMap, Span};
 use super::{Includes, LoadOptions};
 
@@ -20,6 +21,8 @@ const LONGEST_LINE: usize = 1024;
 const DEEPEST: usize = 16;
 /// Most files of one configuration.
 const MOST_FILES: usize = 4096;
+/// Most lines that sequences give in all.
+const MOST_REPEATED: usize = 100_000;
 /// The id that lines for Sluice alone carry: `@sluice …`. keepalived skips them, for its own id differs.
 const OWN_ID: &str = "sluice";
 
@@ -35,6 +38,8 @@ pub(super) struct Preprocessor<'a> {
     /// The files that are being read, outermost first.
     chain: Vec<PathBuf>,
     files: usize,
+    /// Lines that sequences gave so far.
+    repeated: usize,
 }
 
 impl<'a> Preprocessor<'a> {
@@ -48,6 +53,7 @@ impl<'a> Preprocessor<'a> {
             open: None,
             chain: Vec::new(),
             files: 0,
+            repeated: 0,
         }
     }
 
@@ -132,11 +138,49 @@ impl<'a> Preprocessor<'a> {
             }
             return;
         }
-        for line in self.definitions.expand(line, &mut self.report) {
-            if let Some(line) = self.conditional(line.trimmed()) {
-                self.finished(&line);
+        self.repeat(line);
+    }
+
+    /// Follows the sequences of a line, the leftmost outermost.
+    fn repeat(&mut self, line: Line) {
+        match sequence::find(line.text()) {
+            None => {
+                for line in self.definitions.expand(line, &mut self.report) {
+                    if let Some(line) = self.conditional(line.trimmed()) {
+                        self.finished(&line);
+                    }
+                }
             }
+            Some(Err(bad)) => {
+                let span = line.span(bad.start..bad.end);
+                self.report.push(Diagnostic::error(span, "this sequence makes no sense").label(bad.reason));
+            }
+            Some(Ok(found)) => self.turns(&line, &found),
         }
+    }
+
+    fn turns(&mut self, line: &Line, found: &Sequence) {
+        let mut rest = line.part(0..found.start);
+        rest.push_part(line, found.end..line.text().len());
+        let span = line.span(found.start..found.end);
+        let outer = self.definitions.take(&found.names);
+        for turn in &found.turns {
+            self.repeated += 1;
+            if self.repeated > MOST_REPEATED {
+                if self.repeated == MOST_REPEATED + 1 {
+                    let diagnostic = Diagnostic::error(span, "sequences give too many lines");
+                    self.report.push(diagnostic.label(format!("at most {MOST_REPEATED} in all")));
+                }
+                break;
+            }
+            for (name, value) in found.names.iter().zip(turn) {
+                let mut line = Line::default();
+                line.push_replacement(value, span);
+                self.definitions.define(name.clone(), vec![line]);
+            }
+            self.repeat(rest.clone());
+        }
+        self.definitions.put_back(&found.names, outer);
     }
 
     fn end_definition(&mut self) {
@@ -169,11 +213,16 @@ impl<'a> Preprocessor<'a> {
     }
 
     fn finished(&mut self, line: &Line) {
-        if let Some(at) = sequence(line.text()) {
+        // One that a definition brought: its own names would already have been looked for.
+        if let Some(found) = sequence::find(line.text()) {
+            let (start, end) = match found {
+                Ok(found) => (found.start, found.end),
+                Err(bad) => (bad.start, bad.end),
+            };
             self.report.push_with(|| {
-                Diagnostic::error(line.span(at..at + 4), "`~SEQ` and `~LST` are not supported yet")
+                Diagnostic::error(line.span(start..end), "a sequence inside a definition is not supported yet")
                     .label("would repeat this line")
-                    .help("write the lines out")
+                    .help("put it on the line that uses the definition")
             });
             return;
         }
@@ -233,9 +282,8 @@ impl<'a> Preprocessor<'a> {
                     .help("keepalived reads no file that is executable or not regular"),
             );
         } else if self.chain.iter().any(|open| same_file(open, path)) {
-            self.report.push(
-                Diagnostic::error(pattern.span, format!("`{name}` includes itself")).label("would never end"),
-            );
+            self.report
+                .push(Diagnostic::error(pattern.span, format!("`{name}` includes itself")).label("would never end"));
         } else if self.chain.len() >= DEEPEST || self.files >= MOST_FILES {
             self.report.push(
                 Diagnostic::error(pattern.span, format!("`{name}` is not read: too many includes"))
@@ -244,9 +292,9 @@ impl<'a> Preprocessor<'a> {
         } else {
             match include::read(path) {
                 Ok(bytes) => self.text(&name, path, &bytes),
-                Err(error) => self.report.push(
-                    Diagnostic::error(pattern.span, format!("cannot read `{name}`: {error}")).label("names it"),
-                ),
+                Err(error) => self
+                    .report
+                    .push(Diagnostic::error(pattern.span, format!("cannot read `{name}`: {error}")).label("names it")),
             }
         }
     }
@@ -257,9 +305,4 @@ fn same_file(a: &Path, b: &Path) -> bool {
         (Ok(a), Ok(b)) => a == b,
         _ => a == b,
     }
-}
-
-/// Where `~SEQ(`, `~SEQx(` or `~LST(` stands.
-fn sequence(text: &str) -> Option<usize> {
-    ["~SEQ(", "~SEQx(", "~LST("].iter().filter_map(|word| text.find(word)).min()
 }

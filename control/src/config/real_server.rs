@@ -101,12 +101,7 @@ fn check_family(lower: &mut Lower<'_>, block: &Statement, server: &RealServer, s
 }
 
 /// The port that packets go to.
-fn port(
-    lower: &mut Lower<'_>,
-    block: &Statement,
-    server: &RealServer,
-    service: Endpoint,
-) -> NetPort {
+fn port(lower: &mut Lower<'_>, block: &Statement, server: &RealServer, service: Endpoint) -> NetPort {
     let Some(word) = block.arguments().get(1) else { return service.port };
     let own = server.at.port;
     match server.method {

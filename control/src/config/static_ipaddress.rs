@@ -167,7 +167,11 @@ fn scope(lower: &mut Lower<'_>, word: &Word) -> Option<u8> {
     if word.text.bytes().all(|byte| byte.is_ascii_digit()) && !word.text.is_empty() {
         return lower.number(word, 0..=255, "scope").and_then(|value| u8::try_from(value).ok());
     }
-    lower.choice(word, "scope", &[("global", 0), ("universe", 0), ("site", 200), ("link", 253), ("host", 254), ("nowhere", 255)])
+    lower.choice(
+        word,
+        "scope",
+        &[("global", 0), ("universe", 0), ("site", 200), ("link", 253), ("host", 254), ("nowhere", 255)],
+    )
 }
 
 fn lifetime(lower: &mut Lower<'_>, word: &Word) -> Option<Duration> {

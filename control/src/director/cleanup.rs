@@ -10,6 +10,7 @@ use dataplane::steer::{self, Cleaned, Interface};
 
 use super::journal::{ChangedQueues, Entries, Journal, JournalError, KernelPair};
 use super::state_dir::{Holder, StateDir, StateDirError};
+use crate::compile::kernel_port::DATAPLANE_END;
 use crate::error::chain;
 use crate::kernel::{self, Addresses, KernelError, Netlink};
 
@@ -86,7 +87,8 @@ pub async fn after_death(state: &StateDir) -> Result<Report, CleanupError> {
 
 /// Undoes everything that the journal names.
 pub async fn undo(state: &StateDir) -> Result<Report, CleanupError> {
-    let journal = Journal::open(state.journal())?;
+    let mut journal = Journal::open(state.journal())?;
+    journal.enter_namespace()?;
     let entries = journal.entries().clone();
     let mut report = Report::default();
     if !entries.is_empty() {
@@ -107,6 +109,9 @@ pub async fn undo(state: &StateDir) -> Result<Report, CleanupError> {
 async fn remove_addresses(report: &mut Report, netlink: &Netlink, entries: &Entries) {
     let mut addresses = Addresses::new(netlink.clone());
     for added in entries.addresses.iter().rev() {
+        if Interface::by_name(&added.interface).is_none() {
+            continue;
+        }
         let what = format!("{} from {}", added.address, added.interface);
         report.note(match addresses.remove(added).await {
             Ok(()) => Ok(Some(format!("removed {what}"))),
@@ -131,7 +136,7 @@ fn detach(report: &mut Report, entries: &Entries) {
 }
 
 async fn remove_kernel_port(report: &mut Report, netlink: &Netlink, entries: &Entries) {
-    if entries.kernel_port == KernelPair::Absent {
+    if entries.kernel_port == KernelPair::Absent || Interface::by_name(DATAPLANE_END).is_none() {
         return;
     }
     report.note(match kernel::remove_kernel_port(netlink).await {

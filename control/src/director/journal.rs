@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::namespace::Namespace;
 use crate::kernel::AddedAddress;
 
 /// Why the journal cannot be read or written.
@@ -21,6 +22,12 @@ pub enum JournalError {
     /// It cannot be written; nothing was changed on the machine.
     #[error("cannot write the journal {0}: {1}")]
     Write(PathBuf, #[source] io::Error),
+    /// The changes are in another namespace.
+    #[error(
+        "the journal {0} is about another network namespace ({1}); work there: \
+         `nsenter --net={1} sluice …`, or `ip netns exec`"
+    )]
+    AnotherNamespace(PathBuf, PathBuf),
     /// It is no journal of this version.
     #[error("the journal {0} is damaged ({1}); remove it after looking for leftovers with `ip -d link` and `ip addr`")]
     Damaged(PathBuf, #[source] serde_json::Error),
@@ -32,6 +39,8 @@ pub enum JournalError {
 pub struct Entries {
     /// The director that wrote it.
     pub pid: u32,
+    /// The network namespace in which all of it is.
+    pub namespace: Option<Namespace>,
     /// Interfaces that got the XDP program.
     pub interfaces: BTreeSet<String>,
     /// Addresses that were not there before.
@@ -47,7 +56,7 @@ pub struct Entries {
 impl Entries {
     /// Whether nothing has to be undone.
     pub fn is_empty(&self) -> bool {
-        *self == Self { pid: self.pid, ..Self::default() }
+        *self == Self { pid: self.pid, namespace: self.namespace, ..Self::default() }
     }
 }
 
@@ -107,6 +116,21 @@ impl Journal {
         Ok(())
     }
 
+    /// Makes sure that this process is where the changes were made. Changes in a namespace that ended went with it and are
+    /// struck out.
+    pub fn enter_namespace(&mut self) -> Result<(), JournalError> {
+        let here = Namespace::current();
+        let there = self.entries.namespace.filter(|there| Some(*there) != here);
+        match there.map(Namespace::found) {
+            Some(Some(path)) => Err(JournalError::AnotherNamespace(self.path.clone(), path)),
+            Some(None) => self.record(|e| {
+                let flow_dir = e.flow_dir.take();
+                *e = Entries { namespace: here, flow_dir, ..Entries::default() };
+            }),
+            None => self.record(|e| e.namespace = here),
+        }
+    }
+
     /// Removes the file: everything is undone.
     pub fn close(self) -> Result<(), JournalError> {
         match fs::remove_file(&self.path) {
@@ -150,6 +174,18 @@ mod tests {
         again.close().unwrap();
         assert!(!path.exists());
         journal.close().unwrap();
+    }
+
+    #[test]
+    fn changes_in_a_namespace_that_ended_are_struck_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        fs::write(&path, r#"{"namespace": 1, "interfaces": ["eth0"], "flow_dir": "/dev/shm/x"}"#).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        journal.enter_namespace().unwrap();
+        assert!(journal.entries().interfaces.is_empty());
+        assert_eq!(journal.entries().flow_dir.as_deref(), Some(Path::new("/dev/shm/x")));
+        assert_eq!(Journal::open(&path).unwrap().entries().namespace, Namespace::current());
     }
 
     #[test]

@@ -82,8 +82,10 @@ impl Machine {
         let mtu = largest.clamp(USUAL_MTU, dataplane::steer::NATIVE_MTU_LIMIT);
         self.journal.record(|e| e.kernel_port = KernelPair::Made)?;
         kernel::create_kernel_port(&self.netlink, workers as u32, mtu).await?;
-        let is_up = |topology: &Topology, name| topology.link_named(name).is_some_and(|(_, state)| state.up);
-        self.wait_for(|topology| is_up(topology, DATAPLANE_END) && is_up(topology, KERNEL_END)).await;
+        // By index, for a pair of the same name may have been there before.
+        let ends = [self.netlink.link_index(DATAPLANE_END).await?, self.netlink.link_index(KERNEL_END).await?];
+        let is_up = |topology: &Topology, index: u32| topology.links.get(&Link(index)).is_some_and(|state| state.up);
+        self.wait_for(|topology| ends.iter().flatten().all(|index| is_up(topology, *index))).await;
         Ok(())
     }
 
@@ -170,9 +172,8 @@ impl Machine {
 fn place<'c>(wanted: &'c [StaticAddress], topology: &Topology) -> Result<Vec<Placed<'c>>, CompileError> {
     let mut placed = Vec::new();
     for address in wanted {
-        if let Some(link) = static_link(address, topology)? {
-            placed.push(Placed { link, interface: topology.name(link), address });
-        }
+        let link = static_link(address, topology)?;
+        placed.push(Placed { link, interface: topology.name(link), address });
     }
     Ok(placed)
 }

@@ -9,6 +9,7 @@ pub mod cores;
 pub mod flows;
 pub mod journal;
 pub mod machine;
+pub mod namespace;
 pub mod options;
 pub mod privilege;
 pub mod publish;
@@ -95,7 +96,8 @@ pub async fn run(options: &RunOptions, guarded: Guarded) -> Result<(), DirectorE
     let state = StateDir::new(&options.state_dir);
     state.create()?;
     let (line, _lock) = Line::open(guarded, &state)?;
-    let journal = Journal::open(state.journal())?;
+    let mut journal = Journal::open(state.journal())?;
+    journal.enter_namespace()?;
     let is_first = journal.entries().is_empty();
     let result = live(options, config, &state, journal, line, &mut signals).await;
     match &result {

@@ -19,7 +19,7 @@ pub(super) fn describe(path: &Path, mut text: String, config: &Config) -> Result
     let given = parse(&text)?;
     // In the words of the text, so that an address brings the same routes along whether it stands there or here.
     for address in &config.static_addresses {
-        let Some(link) = static_link(address, &given)? else { continue };
+        let link = static_link(address, &given)?;
         if !given.has_address(address.address.addr()) {
             line(&mut text, format_args!("addr add {} dev {}", address.address, given.name(link)));
         }

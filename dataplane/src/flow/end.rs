@@ -67,6 +67,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Fewer free entries than this, and sweeps evict embryonic flows.
+    #[inline]
     pub fn low_water(&self) -> u32 {
         (self.capacity / 32).max(1)
     }
@@ -82,6 +83,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Unlinks both keys of a flow that this worker ended, and retires its entry.
+    #[inline]
     fn bury(&self, w: &mut FlowWorker<F>, entry: &FlowEntry<F>, index: u32) {
         self.unlink(entry, index, Direction::Forward);
         if entry.words(Direction::Reverse) != F::Words::default() {
@@ -92,6 +94,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 }
 
 /// Whether a sweep should end a flow, and why.
+#[inline]
 fn judge<F: Family>(entry: &FlowEntry<F>, seen: StateWord, now: Tick, pressed: bool) -> Option<Ended> {
     if !seen.is_live() {
         return None;

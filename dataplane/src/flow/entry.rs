@@ -57,6 +57,7 @@ pub(super) enum Life {
 pub struct StateWord(u64);
 
 impl StateWord {
+    #[inline]
     fn new(generation: u32, state: u8, flags: u16, life: Life) -> Self {
         Self(u64::from(generation) << 32 | u64::from(flags) << 16 | u64::from(state) << 8 | life as u64)
     }
@@ -85,6 +86,7 @@ impl StateWord {
         self.0 as u8 == Life::Live as u8
     }
 
+    #[inline]
     pub(super) fn life(self) -> Life {
         match self.0 as u8 {
             0 => Life::Free,
@@ -223,15 +225,18 @@ impl<F: Family> FlowEntry<F> {
     #[inline]
     pub fn client_mac(&self) -> Option<(MacAddr, PortIndex)> {
         let raw = self.client.load(Ordering::Relaxed);
-        let [a, b, c, d, e, f, port, _] = raw.to_le_bytes();
-        (raw & CLIENT_KNOWN != 0).then_some((MacAddr([a, b, c, d, e, f]), PortIndex(port)))
+        let [mac @ .., port, _] = raw.to_le_bytes();
+        (raw & CLIENT_KNOWN != 0).then_some((MacAddr(mac), PortIndex(port)))
     }
 
     /// Learns (or forgets) the client's Ethernet address and port.
     #[inline]
     pub fn set_client_mac(&self, client: Option<(MacAddr, PortIndex)>) {
-        let raw = client.map_or(0, |(MacAddr([a, b, c, d, e, f]), port)| {
-            u64::from_le_bytes([a, b, c, d, e, f, port.0, 0]) | CLIENT_KNOWN
+        let raw = client.map_or(0, |(MacAddr(mac), port)| {
+            let mut bytes = [0; 8];
+            bytes[..6].copy_from_slice(&mac);
+            bytes[6] = port.0;
+            u64::from_le_bytes(bytes) | CLIENT_KNOWN
         });
         if self.client.load(Ordering::Relaxed) != raw {
             self.client.store(raw, Ordering::Relaxed);
@@ -254,6 +259,7 @@ impl<F: Family> FlowEntry<F> {
     }
 
     /// Writes a flow into a free entry, which only the caller knows. Gives the new generation.
+    #[inline]
     pub(super) fn write(&self, new: &NewFlow<F>) -> u32 {
         let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
         F::store(&self.forward, &F::pack(&new.forward));
@@ -268,6 +274,7 @@ impl<F: Family> FlowEntry<F> {
     }
 
     /// Moves the inserter's own entry on: nobody else writes the word of an entry that is not live.
+    #[inline]
     pub(super) fn set_life(&self, life: Life) {
         let seen = StateWord(self.word.load(Ordering::Relaxed));
         let next = StateWord::new(seen.generation(), seen.state(), seen.flags(), life);
@@ -275,11 +282,13 @@ impl<F: Family> FlowEntry<F> {
     }
 
     /// Ends a live flow, if its word still is as `seen`. True for the one who did.
+    #[inline]
     pub(super) fn kill(&self, seen: StateWord) -> bool {
         let dead = StateWord::new(seen.generation(), seen.state(), seen.flags(), Life::Dead);
         seen.is_live() && self.swap(seen, dead).is_ok()
     }
 
+    #[inline]
     fn swap(&self, seen: StateWord, next: StateWord) -> Result<(), StateWord> {
         self.word.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(StateWord)
     }

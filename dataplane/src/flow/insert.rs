@@ -13,8 +13,9 @@
 use super::entry::{FlowEntry, FlowRef, Life, NewFlow};
 use super::hash::KeyHash;
 use super::key::Family;
+use super::lookup::slot;
 use super::reclaim::FlowWorker;
-use super::slot::{Direction, SlotWord};
+use super::slot::{Direction, MATCH, OCCUPIED, SlotWord};
 use super::storage::Storage;
 use super::sync::{AtomicU64, Ordering, RETRIES, fence, pause};
 use super::table::Table;
@@ -69,6 +70,8 @@ enum Room<'a> {
     Slot(&'a AtomicU64, SlotWord),
     /// The key is committed already.
     Taken(SlotWord),
+    /// Another key was faster.
+    Moved,
     Full,
 }
 
@@ -119,21 +122,25 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         failed
     }
 
+    #[inline]
     fn claim(&self, entry: &FlowEntry<F>, index: u32, direction: Direction) -> Claim<F> {
         let words = entry.words(direction);
         Claim { words, hash: self.hash_words(&words), index, direction }
     }
 
+    #[inline]
     fn same_forward(&self, entry: &FlowEntry<F>, other: FlowRef) -> bool {
         self.entry_at(other.index).words(Direction::Forward) == entry.words(Direction::Forward)
     }
 
     /// Puts a key into the index, or finds the live flow that has it.
+    #[inline]
     fn place(&self, claim: &Claim<F>) -> Placed {
         for _ in 0..ATTEMPTS {
             let (cell, empty) = match self.room(claim) {
                 Room::Slot(cell, empty) => (cell, empty),
                 Room::Full => return Placed::Full,
+                Room::Moved => continue,
                 Room::Taken(word) => match self.settled(word) {
                     Some(flow) => return Placed::Has(flow, word.direction()),
                     None => continue,
@@ -167,56 +174,75 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// An empty slot in the emptier of the key's two buckets, unless the key is there.
+    #[inline]
     fn room(&self, claim: &Claim<F>) -> Room<'_> {
+        let buckets = self.buckets_of(claim.hash);
         let pattern = SlotWord::pattern(claim.hash.tag());
-        let mut best: Option<(usize, &AtomicU64, SlotWord)> = None;
-        for bucket in self.slots(claim.hash) {
-            let mut empty = 0;
-            let mut slot = None;
-            for cell in bucket {
-                let word = SlotWord(cell.load(Ordering::Acquire));
-                if word.is_empty() {
-                    empty += 1;
-                    slot = slot.or(Some((cell, word)));
-                } else if word.matches(pattern) && word.is_committed() && self.rivals(claim, word) {
-                    if self.entry_at(word.index()).state().life() != Life::Dead {
-                        return Room::Taken(word);
-                    }
-                    swap(cell, word, word.emptied());
+        for bit in bits(self.store.matches(buckets, pattern, MATCH)) {
+            let cell = slot(buckets, bit);
+            let word = SlotWord(cell.load(Ordering::Acquire));
+            if word.matches(pattern) && word.is_committed() && self.rivals(claim, word) {
+                if self.entry_at(word.index()).state().life() != Life::Dead {
+                    return Room::Taken(word);
                 }
-            }
-            if let Some((cell, word)) = slot
-                && best.is_none_or(|(most, ..)| empty > most)
-            {
-                best = Some((empty, cell, word));
+                swap(cell, word, word.emptied());
             }
         }
-        best.map_or(Room::Full, |(_, cell, word)| Room::Slot(cell, word))
+        let empty = self.store.matches(buckets, 0, OCCUPIED);
+        let first = empty & ((1 << N) - 1);
+        let second = empty & !first;
+        let emptier = if first.count_ones() >= second.count_ones() { first } else { second };
+        match bits(emptier).next() {
+            None => Room::Full,
+            Some(bit) => {
+                let cell = slot(buckets, bit);
+                let word = SlotWord(cell.load(Ordering::Acquire));
+                if word.is_empty() { Room::Slot(cell, word) } else { Room::Moved }
+            }
+        }
     }
 
     /// Reads both buckets for others with the key of a claim that stands in `mine`.
+    #[inline]
     fn contest(&self, claim: &Claim<F>, mine: &AtomicU64) -> Contest {
+        let buckets = self.buckets_of(claim.hash);
         let pattern = SlotWord::pattern(claim.hash.tag());
-        for cell in self.slots(claim.hash).into_iter().flatten().filter(|cell| !std::ptr::eq(*cell, mine)) {
-            for _ in 0..ATTEMPTS {
-                let word = SlotWord(cell.load(Ordering::Acquire));
-                if !word.matches(pattern) || !self.rivals(claim, word) {
-                    break;
-                }
-                if word.is_committed() && self.entry_at(word.index()).state().life() != Life::Dead {
-                    return Contest::Lost(word);
-                }
-                if !word.is_committed() && std::ptr::from_ref(cell) < std::ptr::from_ref(mine) {
-                    return Contest::Yield;
-                }
-                // A claim in a higher slot is killed; a dead flow's slot is emptied before its ender comes to it.
-                swap(cell, word, word.emptied());
+        for bit in bits(self.store.matches(buckets, pattern, MATCH)) {
+            let cell = slot(buckets, bit);
+            if std::ptr::eq(cell, mine) {
+                continue;
+            }
+            match self.challenge(claim, cell, mine) {
+                Contest::Won => {}
+                lost => return lost,
             }
         }
         Contest::Won
     }
 
+    /// A claim in `mine` against whatever stands in another slot.
+    #[cold]
+    fn challenge(&self, claim: &Claim<F>, cell: &AtomicU64, mine: &AtomicU64) -> Contest {
+        let pattern = SlotWord::pattern(claim.hash.tag());
+        for _ in 0..ATTEMPTS {
+            let word = SlotWord(cell.load(Ordering::Acquire));
+            if !word.matches(pattern) || !self.rivals(claim, word) {
+                return Contest::Won;
+            }
+            if word.is_committed() && self.entry_at(word.index()).state().life() != Life::Dead {
+                return Contest::Lost(word);
+            }
+            if !word.is_committed() && std::ptr::from_ref(cell) < std::ptr::from_ref(mine) {
+                return Contest::Yield;
+            }
+            // A claim in a higher slot is killed; a dead flow's slot is emptied before its ender comes to it.
+            swap(cell, word, word.emptied());
+        }
+        Contest::Yield
+    }
+
     /// Whether a slot is taken by another flow with the key of this claim.
+    #[inline]
     fn rivals(&self, claim: &Claim<F>, word: SlotWord) -> bool {
         word.index() != claim.index && self.entry_at(word.index()).words(word.direction()) == claim.words
     }
@@ -238,10 +264,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Takes a committed key of an ended or given up flow out of the index.
     pub(super) fn unlink(&self, entry: &FlowEntry<F>, index: u32, direction: Direction) {
         let hash = self.hash_words(&entry.words(direction));
-        let pattern = SlotWord::pattern(hash.tag());
-        for cell in self.slots(hash).into_iter().flatten() {
+        let buckets = self.buckets_of(hash);
+        for bit in bits(self.store.matches(buckets, SlotWord::pattern(hash.tag()), MATCH)) {
+            let cell = slot(buckets, bit);
             let word = SlotWord(cell.load(Ordering::Acquire));
-            if word.matches(pattern) && word.index() == index && word.direction() == direction {
+            if !word.is_empty() && word.index() == index && word.direction() == direction {
                 // It can only fail because another worker emptied the slot for us.
                 swap(cell, word, word.emptied());
                 return;
@@ -250,6 +277,17 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 }
 
+/// The numbers of the bits that are set.
+#[inline]
+fn bits(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (set != 0).then_some(set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(bit)
+    })
+}
+
+#[inline]
 fn swap(cell: &AtomicU64, seen: SlotWord, next: SlotWord) -> bool {
     cell.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

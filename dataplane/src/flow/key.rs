@@ -183,7 +183,8 @@ fn store<const W: usize>(cells: &[AtomicU64; W], words: &[u64; W]) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use proptest::prelude::*;
 

@@ -5,7 +5,7 @@ use super::entry::{FlowRef, Life};
 use super::hash::KeyHash;
 use super::key::{Family, FlowKey};
 use super::memory::prefetch;
-use super::slot::{Direction, SlotWord};
+use super::slot::{Bucket, Direction, MATCH, SlotWord};
 use super::storage::Storage;
 use super::sync::{AtomicU64, Ordering, RETRIES, pause};
 use super::table::Table;
@@ -14,7 +14,7 @@ use super::table::Table;
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     hash: KeyHash,
-    /// Slots whose tag matches: bits 0–7 the first bucket's, 8–15 the second's.
+    /// Slots whose tag matches: the lower bits for the first bucket, then the second's.
     matching: u32,
     /// The first of them.
     first: SlotWord,
@@ -59,16 +59,12 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     #[inline]
     pub fn probe(&self, hash: KeyHash) -> Probe {
         let pattern = SlotWord::pattern(hash.tag());
-        let [one, two] = self.slots(hash);
-        let mut matching = 0;
-        for (bit, cell) in one.iter().chain(two).enumerate() {
-            matching |= u32::from(SlotWord(cell.load(Ordering::Relaxed)).matches(pattern)) << bit;
-        }
+        let buckets = self.buckets_of(hash);
+        let matching = self.store.matches(buckets, pattern, MATCH);
         let mut first = SlotWord(0);
         if matching != 0 {
             let bit = matching.trailing_zeros() as usize;
-            let cell = one.get(bit).unwrap_or_else(|| &two[bit % N]);
-            first = SlotWord(cell.load(Ordering::Acquire));
+            first = SlotWord(slot(buckets, bit).load(Ordering::Acquire));
             prefetch(self.entry_at(first.index()));
         }
         Probe { hash, matching, first }
@@ -93,11 +89,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.find(key, &self.probe(self.hash(key)))
     }
 
-    /// The slots of a key's two buckets.
+    /// A key's two buckets.
     #[inline]
-    pub(super) fn slots(&self, hash: KeyHash) -> [&[AtomicU64; N]; 2] {
+    pub(super) fn buckets_of(&self, hash: KeyHash) -> [&Bucket<N>; 2] {
         // Within bounds: `buckets` reduces to below the number of buckets.
-        hash.buckets(self.buckets).map(|bucket| &self.store.buckets()[bucket].0)
+        hash.buckets(self.buckets).map(|bucket| &self.store.buckets()[bucket])
     }
 
     #[cold]
@@ -107,7 +103,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         for _ in 0..RETRIES {
             result = Find::Miss;
             let mut again = false;
-            for cell in self.slots(hash).into_iter().flatten() {
+            for cell in self.buckets_of(hash).into_iter().flat_map(|bucket| &bucket.0) {
                 let word = SlotWord(cell.load(Ordering::Acquire));
                 if !word.matches(pattern) {
                     continue;
@@ -141,4 +137,10 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             Life::Dead | Life::Free => Look::Gone,
         }
     }
+}
+
+/// The slot of a bit of [`Storage::matches`].
+#[inline]
+pub(super) fn slot<const N: usize>([one, two]: [&Bucket<N>; 2], bit: usize) -> &AtomicU64 {
+    &if bit < N { one } else { two }.0[bit % N]
 }

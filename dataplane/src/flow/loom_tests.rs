@@ -1,5 +1,5 @@
 //! The flow table's own code under loom, with two-slot buckets. Each test runs every interleaving with up to three
-//! preemptions (and every value that the memory model lets a load return):
+//! preemptions (one for three workers; and every value that the memory model lets a load return):
 //!
 //!     RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom \
 //!         cargo test -p sluice-dataplane --no-default-features --lib --profile lab flow::loom
@@ -26,7 +26,10 @@ fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
 }
 
 fn table(flows: u32, workers: usize) -> Arc<Small> {
-    let geometry = Geometry::new(flows, 2);
+    sized(Geometry::new(flows, 2), workers)
+}
+
+fn sized(geometry: Geometry, workers: usize) -> Arc<Small> {
     let key = std::array::from_fn(|i| (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     Arc::new(Small::over(Heap::new(geometry, workers), geometry, workers, key))
 }
@@ -57,7 +60,7 @@ fn flow(forward: FlowKey<Ipv4Addr>, reverse: Option<FlowKey<Ipv4Addr>>) -> NewFl
 /// The number of committed slots that hold a key; a tentative one must not be left.
 fn committed(table: &Small, key: FlowKey<Ipv4Addr>) -> usize {
     let words = V4::pack(&key);
-    let slots = table.slots(table.hash(&key)).into_iter().flatten();
+    let slots = table.buckets_of(table.hash(&key)).into_iter().flat_map(|bucket| &bucket.0);
     let found = slots.map(|cell| SlotWord(cell.load(Ordering::Acquire))).filter(|word| {
         assert!(word.is_empty() || word.is_committed(), "a tentative slot is left");
         !word.is_empty() && table.entry_at(word.index()).words(word.direction()) == words
@@ -109,11 +112,34 @@ fn a_one_way_flow_on_two_workers_is_one() {
 
 #[test]
 fn a_one_way_flow_on_three_workers_is_one() {
-    model(2, || {
+    model(1, || {
         let table = table(3, 3);
         let results = race(&table, &[flow(key(1, 2), None); 3]);
         assert_eq!(created(&results), 1, "{results:?}");
         assert_eq!(committed(&table, key(1, 2)), 1);
+    });
+}
+
+/// Workers that see the buckets alike claim the same slot. Here one of them has just emptied a slot that the other may
+/// still see taken, so that they claim different ones and meet only by their second reading.
+#[test]
+fn workers_that_see_the_buckets_differently_make_one_flow() {
+    model(3, || {
+        let table = sized(Geometry { flows: 4, buckets: 2 }, 2);
+        let first = |key| table.hash(&key).buckets(2)[0];
+        let gone = key(9, 9);
+        let wanted = (0..).map(|n| key(n, 2)).find(|key| first(*key) == first(gone)).unwrap();
+        let mut w = table.register(WorkerIndex(0)).unwrap();
+        let Insert::Created(old) = table.insert(&mut w, &flow(gone, None)) else { panic!() };
+        let other = table.clone();
+        let inserter = thread::spawn(move || {
+            let mut w = other.register(WorkerIndex(1)).unwrap();
+            other.insert(&mut w, &flow(wanted, None))
+        });
+        assert!(table.end(&mut w, old));
+        let results = [table.insert(&mut w, &flow(wanted, None)), inserter.join().unwrap()];
+        assert_eq!(created(&results), 1, "{results:?}");
+        assert_eq!(committed(&table, wanted), 1);
     });
 }
 

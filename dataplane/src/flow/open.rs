@@ -123,14 +123,11 @@ impl<F: Family> FlowTable<F> {
         size::<F>(&file, geometry).map_err(failed)?;
         let again = file.try_clone().map_err(failed)?;
         let mapping = Mapping::file(file, geometry).map_err(|source| memory::<F>(geometry, source))?;
-        let why = match unfit(mapping.content()) {
-            None => {
-                let key = mapping.hash_key();
-                let mut table = Self::over(mapping, geometry, workers, key);
-                let flows = table.repair(now);
-                return Ok((table, Opened::Reopened { flows }));
-            }
-            Some(why) => why,
+        let Some(why) = unfit(mapping.content()) else {
+            let key = mapping.hash_key();
+            let mut table = Self::over(mapping, geometry, workers, key);
+            let flows = table.repair(now);
+            return Ok((table, Opened::Reopened { flows }));
         };
         drop(mapping);
         again.set_len(0).map_err(failed)?;

@@ -43,6 +43,7 @@ struct Chain {
 }
 
 impl<F: Family> FlowWorker<F> {
+    #[inline]
     fn waiting(&self) -> u32 {
         self.limbo.iter().map(|chain| chain.count).sum()
     }
@@ -121,6 +122,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Takes a free entry; `None` when there is none.
+    #[inline]
     pub(super) fn take(&self, w: &mut FlowWorker<F>) -> Option<u32> {
         if w.cache.is_empty() {
             let wanted = if self.is_scarce() { 1 } else { BATCH };
@@ -134,6 +136,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// An entry that is in no slot any more (or never was) comes back after a grace period.
+    #[inline]
     pub(super) fn retire(&self, w: &mut FlowWorker<F>, index: u32) {
         // Whoever can still hold the entry read its slot before the unlinking: this fence and the one in `announce`
         // make the epoch read here no older than the one which that reader announced.
@@ -156,25 +159,30 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Entries on the free list, about.
+    #[inline]
     pub(super) fn free(&self) -> u32 {
         self.store.shared().numbers.0.free.load(Ordering::Relaxed)
     }
 
     /// Free entries and those that this worker will free soon.
+    #[inline]
     pub(super) fn free_soon(&self, w: &FlowWorker<F>) -> u32 {
         self.free().saturating_add(w.waiting())
     }
 
     /// Whether so few entries are free that workers' reserves would matter.
+    #[inline]
     fn is_scarce(&self) -> bool {
         self.free() <= 2 * BATCH * self.workers
     }
 
+    #[inline]
     fn reader(&self, w: &FlowWorker<F>) -> &Reader {
         &self.store.readers()[w.reader]
     }
 
     /// The lines that can be in use: control's and the workers'.
+    #[inline]
     pub(super) fn readers(&self) -> &[Reader] {
         let readers = self.store.readers();
         readers.get(..=self.workers as usize).unwrap_or(readers)
@@ -227,6 +235,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     /// Tells how many entries the worker holds back, for the count of flows.
+    #[inline]
     fn tell(&self, w: &mut FlowWorker<F>) {
         let held = w.waiting() + w.cache.len() as u32;
         if held != w.told {
@@ -292,6 +301,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 }
 
 /// The free list's head with another first entry (number plus one), and its count of changes raised.
+#[inline]
 fn changed(head: u64, first: u32) -> u64 {
     ((head >> 32).wrapping_add(1) << 32) | u64::from(first)
 }

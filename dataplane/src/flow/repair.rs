@@ -93,3 +93,115 @@ fn expected<F: Family>(entry: &FlowEntry<F>, now: Tick) -> u8 {
     }
     if entry.reverse().is_some() { WANTED } else { WANTED | REVERSE }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::flow::heap::Heap;
+    use crate::flow::storage::Geometry;
+    use crate::flow::{Find, FlowKey, FlowWorker, Insert, NewFlow, V4};
+    use crate::ident::{NetPort, Protocol, WorkerIndex};
+
+    const FLOWS: u32 = 8;
+    const NOW: Tick = Tick::new(0);
+
+    type Small = Table<V4, Heap<V4, 4>, 4>;
+
+    fn key(source: u32, port: u16) -> FlowKey<Ipv4Addr> {
+        FlowKey {
+            source: Ipv4Addr::from(source),
+            destination: Ipv4Addr::LOCALHOST,
+            source_port: NetPort::new(port),
+            destination_port: NetPort::new(80),
+            protocol: Protocol::Udp,
+        }
+    }
+
+    fn new(n: u32) -> NewFlow<V4> {
+        NewFlow {
+            forward: key(n, 1),
+            reverse: Some(key(n, 2)),
+            destination: n,
+            state: 0,
+            flags: 0,
+            deadline: Tick::new(100 + n),
+            client_mac: None,
+            return_hop: 0,
+        }
+    }
+
+    /// A table of flows 0 to 5 that are whole.
+    fn table() -> (Small, FlowWorker<V4>) {
+        let geometry = Geometry::new(FLOWS, 4);
+        let table = Small::over(Heap::new(geometry, 1), geometry, 1, std::array::from_fn(|i| 77 << i));
+        let mut w = table.register(WorkerIndex(0)).unwrap();
+        for n in 0..6 {
+            assert!(matches!(table.insert(&mut w, &new(n)), Insert::Created(_)));
+        }
+        (table, w)
+    }
+
+    /// Writes into the first empty slot.
+    fn plant(table: &Small, plant: impl Fn(SlotWord) -> SlotWord) {
+        let mut cells = table.store.buckets().iter().flat_map(|bucket| &bucket.0);
+        let cell = cells.find(|cell| SlotWord(cell.load(Ordering::Relaxed)).is_empty()).unwrap();
+        cell.store(plant(SlotWord(cell.load(Ordering::Relaxed))).0, Ordering::Relaxed);
+    }
+
+    /// Repairs, and checks that exactly `whole` are there and all other entries and slots are free.
+    fn check(mut table: Small, whole: &[u32], now: Tick) {
+        assert_eq!(table.repair(now) as usize, whole.len());
+        let mut slots = 0;
+        table.each_slot(|_| {
+            slots += 1;
+            true
+        });
+        assert_eq!(slots, 2 * whole.len());
+        for n in 0..6 {
+            let there = whole.contains(&n);
+            for key in [Some(new(n).forward), new(n).reverse].into_iter().flatten() {
+                assert_eq!(matches!(table.lookup(&key), Find::Hit { .. }), there, "{n}");
+            }
+        }
+        let mut w = table.register(WorkerIndex(0)).unwrap();
+        for n in whole.len() as u32..FLOWS {
+            assert!(matches!(table.insert(&mut w, &new(100 + n)), Insert::Created(_)), "{n}");
+        }
+        assert_eq!(table.insert(&mut w, &new(200)), Insert::Full);
+    }
+
+    #[test]
+    fn a_whole_table_stays_as_it_is() {
+        check(table().0, &[0, 1, 2, 3, 4, 5], NOW);
+    }
+
+    #[test]
+    fn a_half_inserted_flow_goes() {
+        let (table, mut w) = table();
+        let index = table.take(&mut w).unwrap();
+        table.entry_at(index).write(&new(50));
+        plant(&table, |slot| slot.claimed(index, 3, Direction::Reverse).committed());
+        plant(&table, |slot| slot.claimed(index, 4, Direction::Forward));
+        plant(&table, |slot| slot.claimed(u32::MAX, 6, Direction::Forward).committed());
+        check(table, &[0, 1, 2, 3, 4, 5], NOW);
+    }
+
+    #[test]
+    fn a_half_ended_flow_goes() {
+        let (table, _) = table();
+        let entry = table.entry_at(0);
+        let gone = entry.destination();
+        assert!(entry.kill(entry.state()));
+        table.unlink(entry, 0, Direction::Forward);
+        let rest: Vec<u32> = (0..6).filter(|n| *n != gone).collect();
+        check(table, &rest, NOW);
+    }
+
+    #[test]
+    fn expired_flows_go() {
+        check(table().0, &[4, 5], Tick::new(103));
+    }
+}

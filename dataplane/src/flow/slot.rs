@@ -3,14 +3,16 @@
 //! A word that was read can be compared and swapped safely: within a grace period an entry number does not come back
 //! in another role, and claims of one slot by the same insert are told apart by a 13-bit count.
 
-use super::sync::AtomicU64;
+use super::sync::{AtomicU64, Ordering};
 
 const TAG_SHIFT: u32 = 32;
 const REVERSE: u64 = 1 << 48;
-const OCCUPIED: u64 = 1 << 49;
+/// Set in every slot that is taken, tentatively or for good.
+pub(super) const OCCUPIED: u64 = 1 << 49;
 const COMMITTED: u64 = 1 << 50;
 const COUNT_SHIFT: u32 = 51;
-const MATCH: u64 = 0xffff << TAG_SHIFT | OCCUPIED;
+/// The bits that [`SlotWord::pattern`] decides on; all in the upper half of the word.
+pub(super) const MATCH: u64 = 0xffff << TAG_SHIFT | OCCUPIED;
 
 /// Which of a flow's two keys a packet has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +27,18 @@ pub enum Direction {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Bucket<const N: usize>(pub(super) [AtomicU64; N]);
+
+impl<const N: usize> Bucket<N> {
+    /// A bit for each slot whose word, under `mask`, is `pattern`.
+    #[inline]
+    pub(super) fn matches(&self, pattern: u64, mask: u64) -> u32 {
+        let mut bits = 0;
+        for (slot, cell) in self.0.iter().enumerate() {
+            bits |= u32::from(cell.load(Ordering::Relaxed) & mask == pattern) << slot;
+        }
+        bits
+    }
+}
 
 /// What a slot held when it was read: entry number (bits 0–31), tag (32–47), direction, occupied, committed, count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +57,7 @@ impl SlotWord {
         (self.0 ^ pattern) & MATCH == 0
     }
 
+    #[inline]
     pub(super) fn is_empty(self) -> bool {
         self.0 & OCCUPIED == 0
     }
@@ -63,6 +78,7 @@ impl SlotWord {
     }
 
     /// This empty slot, taken tentatively.
+    #[inline]
     pub(super) fn claimed(self, index: u32, tag: u16, direction: Direction) -> Self {
         let count = (self.0 >> COUNT_SHIFT).wrapping_add(1) << COUNT_SHIFT;
         let reverse = if direction == Direction::Reverse { REVERSE } else { 0 };
@@ -70,17 +86,20 @@ impl SlotWord {
     }
 
     /// This tentative slot, committed.
+    #[inline]
     pub(super) fn committed(self) -> Self {
         Self(self.0 | COMMITTED)
     }
 
     /// This slot, empty again; its count stays.
+    #[inline]
     pub(super) fn emptied(self) -> Self {
         Self(self.0 >> COUNT_SHIFT << COUNT_SHIFT)
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

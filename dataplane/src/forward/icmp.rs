@@ -1,9 +1,9 @@
 //! ICMP and ICMPv6 errors that the director sends itself (RFC 792, RFC 1191, RFC 4443).
 //!
-//! An error is never sent about what could make a storm of it: errors, later fragments, group or no addresses
-//! (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
+//! An error is never sent about what could make a storm of it: errors and redirects, later fragments, packets to a
+//! group or from no single host (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7, RFC 4443 section 2.4 e).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::{Fragment, Headers, IpVersion, checksum, ip, ipv4, ipv6, number, parse_ip};
 
@@ -46,7 +46,7 @@ impl ErrorKind {
 /// `None` when no error may be sent about it, or `speaker` is of another family.
 pub fn error(out: &mut [u8], offending: &[u8], kind: ErrorKind, speaker: IpAddr) -> Option<usize> {
     let headers = parse_ip(offending).ok()?;
-    if matches!(headers.fragment, Fragment::Later { .. }) || headers.is_icmp_error(offending) {
+    if matches!(headers.fragment, Fragment::Later { .. }) || is_report(offending, &headers) {
         return None;
     }
     let offending = offending.get(..headers.end as usize)?;
@@ -75,10 +75,33 @@ pub fn error(out: &mut [u8], offending: &[u8], kind: ErrorKind, speaker: IpAddr)
     Some(length)
 }
 
+/// Whether a packet is an ICMP message that reports something, rather than asks: no error may follow on it.
+fn is_report(packet: &[u8], headers: &Headers) -> bool {
+    /// The ICMPv6 redirect, the one report among the informational types.
+    const REDIRECT_V6: u8 = 137;
+    match (headers.version, headers.protocol, packet.get(headers.l4 as usize)) {
+        // Unreachable, source quench, redirect, time exceeded, parameter problem.
+        (IpVersion::V4, number::ICMP, Some(kind)) => [3, 4, 5, 11, 12].contains(kind),
+        (IpVersion::V6, number::ICMPV6, Some(kind)) => *kind < 128 || *kind == REDIRECT_V6,
+        _ => false,
+    }
+}
+
+/// Whether an address can be that of a single host elsewhere.
+pub(super) fn is_host_v4(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    // "This network", loopback, and everything from multicast upwards.
+    first != 0 && first != 127 && first < 224
+}
+
+/// As [`is_host_v4`].
+pub(super) fn is_host_v6(address: Ipv6Addr) -> bool {
+    !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
+}
+
 fn write_v4(packet: &mut [u8], offending: &[u8], headers: &Headers, from: [u8; 4]) -> Option<()> {
     let (sender, to) = headers.addresses_v4(offending);
-    let is_group = |a: std::net::Ipv4Addr| a.is_multicast() || a.is_broadcast();
-    if headers.version != IpVersion::V4 || is_group(sender) || is_group(to) || sender.is_unspecified() {
+    if headers.version != IpVersion::V4 || !is_host_v4(sender) || to.is_multicast() || to.is_broadcast() {
         return None;
     }
     let total = packet.len() as u16;
@@ -87,6 +110,8 @@ fn write_v4(packet: &mut [u8], offending: &[u8], headers: &Headers, from: [u8; 4
     // Internetwork control, as routers mark their errors (RFC 1812 section 4.3.2.5).
     header[ipv4::TOS] = 0xc0;
     header[ipv4::TOTAL_LENGTH..ipv4::ID].copy_from_slice(&total.to_be_bytes());
+    // Never fragmented, so it needs no identification (RFC 6864 section 4.1).
+    header[ipv4::FRAGMENT..ipv4::TTL].copy_from_slice(&ipv4::DONT_FRAGMENT.to_be_bytes());
     header[ipv4::TTL] = ip::TTL;
     header[ipv4::PROTOCOL] = number::ICMP;
     header[ipv4::SOURCE..ipv4::DESTINATION].copy_from_slice(&from);
@@ -98,7 +123,7 @@ fn write_v4(packet: &mut [u8], offending: &[u8], headers: &Headers, from: [u8; 4
 
 fn write_v6(packet: &mut [u8], offending: &[u8], headers: &Headers, from: [u8; 16]) -> Option<()> {
     let (sender, to) = headers.addresses_v6(offending);
-    if headers.version != IpVersion::V6 || sender.is_multicast() || to.is_multicast() || sender.is_unspecified() {
+    if headers.version != IpVersion::V6 || !is_host_v6(sender) || to.is_multicast() {
         return None;
     }
     let payload = (packet.len() - ipv6::LENGTH) as u16;

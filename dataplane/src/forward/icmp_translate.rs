@@ -29,19 +29,23 @@ pub struct Embedded {
     pub protocol: u8,
     l3: usize,
     l4: usize,
+    end: usize,
 }
 
 /// Reads the packet inside an ICMP error. The first four bytes of its transport are enough: RFC 792 promises eight.
 ///
 /// # Errors
-/// [`Drop::IcmpTruncated`] when its ports are not there.
+/// [`Drop::IcmpTruncated`] when its ports are not there, [`Drop::IcmpUnrelated`] when it has none.
 pub fn embedded(frame: &[u8], headers: &Headers) -> Result<Embedded, Drop> {
     let l3 = headers.l4 as usize + HEADER;
-    let packet = frame.get(l3..headers.end as usize).ok_or(Drop::IcmpTruncated)?;
+    let packet = original(frame, headers).ok_or(Drop::IcmpTruncated)?;
     let (source, destination, protocol, l4) = match headers.version {
         IpVersion::V4 => embedded_v4(packet)?,
         IpVersion::V6 => embedded_v6(packet)?,
     };
+    if !matches!(protocol, number::TCP | number::UDP) {
+        return Err(Drop::IcmpUnrelated);
+    }
     let ports: [u8; 4] = *packet.get(l4..).and_then(<[u8]>::first_chunk).ok_or(Drop::IcmpTruncated)?;
     Ok(Embedded {
         source,
@@ -51,7 +55,29 @@ pub fn embedded(frame: &[u8], headers: &Headers) -> Result<Embedded, Drop> {
         protocol,
         l3,
         l4: l3 + l4,
+        end: l3 + packet.len(),
     })
+}
+
+/// What an error holds of the packet it is about, without what follows it: extensions (RFC 4884 section 4), or padding
+/// beyond the packet's own length.
+fn original<'f>(frame: &'f [u8], headers: &Headers) -> Option<&'f [u8]> {
+    /// Extensions follow no fewer bytes than these; a shorter length is a router's leftover in an unused field.
+    const LEAST: usize = 128;
+    let message = frame.get(headers.l4 as usize..headers.end as usize)?;
+    let words = match (headers.version, *message.first()?) {
+        (IpVersion::V4, 3 | 11 | 12) => usize::from(*message.get(5)?) * 4,
+        (IpVersion::V6, 1 | 3) => usize::from(*message.get(4)?) * 8,
+        _ => 0,
+    };
+    let held = message.get(HEADER..)?;
+    let word = |at: usize| held.get(at..).and_then(<[u8]>::first_chunk).map(|n| usize::from(u16::from_be_bytes(*n)));
+    let whole = match headers.version {
+        IpVersion::V4 => word(ipv4::TOTAL_LENGTH)?,
+        IpVersion::V6 => word(ipv6::PAYLOAD_LENGTH)? + ipv6::LENGTH,
+    };
+    let original = if words < LEAST { whole } else { words.min(whole) };
+    held.get(..original.min(held.len()))
 }
 
 fn embedded_v4(packet: &[u8]) -> Result<(IpAddr, IpAddr, u8, usize), Drop> {
@@ -84,14 +110,20 @@ pub fn translate_v4(
     inner: &Rewrite<Ipv4Addr>,
 ) {
     let addresses = (inner.source.octets(), inner.destination.octets());
-    let inside = swap::<4>(frame, embedded.l3 + ipv4::SOURCE, addresses.0)
-        .and(swap::<4>(frame, embedded.l3 + ipv4::DESTINATION, addresses.1));
+    let inside = swap::<4>(frame, embedded.l3 + ipv4::SOURCE, addresses.0).and(swap::<4>(
+        frame,
+        embedded.l3 + ipv4::DESTINATION,
+        addresses.1,
+    ));
     let header_sum = update(frame, embedded.l3 + ipv4::CHECKSUM, inside);
-    let transport = translate_transport(frame, headers, embedded, inside, (inner.source_port, inner.destination_port));
+    let transport = translate_transport(frame, embedded, inside, (inner.source_port, inner.destination_port));
     update(frame, headers.l4 as usize + CHECKSUM, inside.and(header_sum).and(transport));
     let l3 = headers.l3 as usize;
-    let outside = swap::<4>(frame, l3 + ipv4::SOURCE, outer.0.octets())
-        .and(swap::<4>(frame, l3 + ipv4::DESTINATION, outer.1.octets()));
+    let outside = swap::<4>(frame, l3 + ipv4::SOURCE, outer.0.octets()).and(swap::<4>(
+        frame,
+        l3 + ipv4::DESTINATION,
+        outer.1.octets(),
+    ));
     update(frame, l3 + ipv4::CHECKSUM, outside);
 }
 
@@ -104,33 +136,34 @@ pub fn translate_v6(
     inner: &Rewrite<Ipv6Addr>,
 ) {
     let addresses = (inner.source.octets(), inner.destination.octets());
-    let inside = swap::<16>(frame, embedded.l3 + ipv6::SOURCE, addresses.0)
-        .and(swap::<16>(frame, embedded.l3 + ipv6::DESTINATION, addresses.1));
-    let transport = translate_transport(frame, headers, embedded, inside, (inner.source_port, inner.destination_port));
+    let inside = swap::<16>(frame, embedded.l3 + ipv6::SOURCE, addresses.0).and(swap::<16>(
+        frame,
+        embedded.l3 + ipv6::DESTINATION,
+        addresses.1,
+    ));
+    let transport = translate_transport(frame, embedded, inside, (inner.source_port, inner.destination_port));
     let l3 = headers.l3 as usize;
-    let outside = swap::<16>(frame, l3 + ipv6::SOURCE, outer.0.octets())
-        .and(swap::<16>(frame, l3 + ipv6::DESTINATION, outer.1.octets()));
+    let outside = swap::<16>(frame, l3 + ipv6::SOURCE, outer.0.octets()).and(swap::<16>(
+        frame,
+        l3 + ipv6::DESTINATION,
+        outer.1.octets(),
+    ));
     update(frame, headers.l4 as usize + CHECKSUM, inside.and(transport).and(outside));
 }
 
 /// Ports, and the transport's checksum where the error holds so much; gives what this changed in all.
 fn translate_transport(
     frame: &mut [u8],
-    headers: &Headers,
     embedded: &Embedded,
     addresses: Delta,
     (source, destination): (NetPort, NetPort),
 ) -> Delta {
     let ([a, b], [c, d]) = (source.to_wire(), destination.to_wire());
     let ports = swap::<4>(frame, embedded.l4, [a, b, c, d]);
-    let at = embedded.l4
-        + match embedded.protocol {
-            number::TCP => tcp::CHECKSUM,
-            number::UDP => udp::CHECKSUM,
-            _ => return ports,
-        };
-    let held = headers.end as usize;
-    let Some(field) = frame.get_mut(..held).and_then(|f| f.get_mut(at..)).and_then(<[u8]>::first_chunk_mut::<2>) else {
+    let at = embedded.l4 + if embedded.protocol == number::UDP { udp::CHECKSUM } else { tcp::CHECKSUM };
+    let Some(field) =
+        frame.get_mut(..embedded.end).and_then(|f| f.get_mut(at..)).and_then(<[u8]>::first_chunk_mut::<2>)
+    else {
         return ports;
     };
     let (old, change) = (*field, addresses.and(ports));

@@ -24,8 +24,11 @@ pub struct Rewrite<A> {
 pub fn rewrite_v4(frame: &mut [u8], headers: &Headers, to: &Rewrite<Ipv4Addr>) {
     let l3 = headers.l3 as usize;
     let Some(header) = frame.get_mut(l3..).and_then(<[u8]>::first_chunk_mut::<{ ipv4::LENGTH }>) else { return };
-    let delta = swap::<4>(header, ipv4::SOURCE, to.source.octets())
-        .and(swap::<4>(header, ipv4::DESTINATION, to.destination.octets()));
+    let delta = swap::<4>(header, ipv4::SOURCE, to.source.octets()).and(swap::<4>(
+        header,
+        ipv4::DESTINATION,
+        to.destination.octets(),
+    ));
     let checksum = [header[ipv4::CHECKSUM], header[ipv4::CHECKSUM + 1]];
     let [high, low] = delta.apply(checksum);
     header[ipv4::CHECKSUM] = high;
@@ -38,8 +41,11 @@ pub fn rewrite_v4(frame: &mut [u8], headers: &Headers, to: &Rewrite<Ipv4Addr>) {
 pub fn rewrite_v6(frame: &mut [u8], headers: &Headers, to: &Rewrite<Ipv6Addr>) {
     let l3 = headers.l3 as usize;
     let Some(header) = frame.get_mut(l3..).and_then(<[u8]>::first_chunk_mut::<{ ipv6::LENGTH }>) else { return };
-    let delta = swap::<16>(header, ipv6::SOURCE, to.source.octets())
-        .and(swap::<16>(header, ipv6::DESTINATION, to.destination.octets()));
+    let delta = swap::<16>(header, ipv6::SOURCE, to.source.octets()).and(swap::<16>(
+        header,
+        ipv6::DESTINATION,
+        to.destination.octets(),
+    ));
     rewrite_transport(frame, headers, delta, (to.source_port, to.destination_port));
 }
 

@@ -1,13 +1,22 @@
 //! The reset for a segment of no connection (RFC 9293 section 3.10.7.1).
 
+use super::icmp::{is_host_v4, is_host_v6};
 use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, checksum, ip, ipv4, ipv6, number, parse_ip, tcp};
 
 /// Writes an IP packet that resets the connection `offending` (an IP packet with TCP) takes itself to belong to, from
-/// the address that it went to. `None` when there is nothing to reset: a reset itself, a fragment, another transport.
+/// the address that it went to. `None` when there is nothing to reset: a reset itself, a fragment, another transport;
+/// or when either address is no single host's (RFC 1122 section 4.2.3.10).
 pub fn reply(out: &mut [u8], offending: &[u8]) -> Option<usize> {
     let headers = parse_ip(offending).ok()?;
     let is_reset = headers.tcp.contains(TcpFlags::RST);
     if headers.protocol != number::TCP || headers.fragment != Fragment::Whole || is_reset {
+        return None;
+    }
+    let is_between_hosts = match headers.version {
+        IpVersion::V4 => <[_; 2]>::from(headers.addresses_v4(offending)).into_iter().all(is_host_v4),
+        IpVersion::V6 => <[_; 2]>::from(headers.addresses_v6(offending)).into_iter().all(is_host_v6),
+    };
+    if !is_between_hosts {
         return None;
     }
     let segment = offending.get(headers.l4 as usize..headers.end as usize)?;

@@ -26,7 +26,7 @@ pub struct DestinationSlot(pub u32);
 pub struct ServiceIndex(pub u32);
 
 /// How packets reach a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Destination address and port are rewritten; replies come back through the director ("Masq").

@@ -198,6 +198,31 @@ mod tests {
         assert_eq!(states, ["SYN_RECV", "ESTABLISHED", "FIN_WAIT", "FIN_WAIT"]);
     }
 
+    /// The tables as Linux 6.1 was seen to act: for each event a state for each state, in the order of their numbers.
+    const SEEN: [(View, TcpFlags, &str); 12] = [
+        (View::Input, TcpFlags::SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
+        (View::Input, TcpFlags::FIN, "CL CW SS TW TW TW CL CW LA LI TW"),
+        (View::Input, TcpFlags::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
+        (View::Input, TcpFlags::RST, "CL CL CL SR CL CL CL CL LA LI SR"),
+        (View::Output, TcpFlags::SYN, "SS ES SS SR SS SS SS SS SS LI SR"),
+        (View::Output, TcpFlags::FIN, "TW FW SS TW FW TW CL TW LA LI TW"),
+        (View::Output, TcpFlags::ACK, "ES ES SS ES FW TW CL CW LA ES ES"),
+        (View::Output, TcpFlags::RST, "CL CL SS CL CL TW CL CL CL CL CL"),
+        (View::InputOnly, TcpFlags::SYN, "SR ES ES SR SR SR SR SR SR SR SR"),
+        (View::InputOnly, TcpFlags::FIN, "CL FW SS TW FW TW CL CW LA LI TW"),
+        (View::InputOnly, TcpFlags::ACK, "ES ES SS ES FW TW CL CW CL LI ES"),
+        (View::InputOnly, TcpFlags::RST, "CL CL CL SR CL CL CL CL LA LI CL"),
+    ];
+
+    #[test]
+    fn every_transition_is_that_of_ipvs() {
+        let short = ["NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA"];
+        for (view, flags, row) in SEEN {
+            let ours = TcpState::ALL.map(|state| short[state.next(view, flags) as usize]).join(" ");
+            assert_eq!(ours, row, "{view:?} {flags:?}");
+        }
+    }
+
     #[test]
     fn reset_goes_before_syn_before_fin_before_ack() {
         let all = TcpFlags::RST.with(TcpFlags::SYN).with(TcpFlags::FIN).with(ACK);

@@ -8,7 +8,7 @@ pub enum Verdict {
     PassedNotOurs,
     /// Passed: neither IPv4 nor IPv6, or more than two VLAN tags.
     PassedNotIp,
-    /// Passed: shorter than its headers say, or more than eight IPv6 extension headers.
+    /// Passed: shorter than its headers say, more than eight IPv6 extension headers, an IPv4 address mapped into IPv6.
     PassedMalformed,
     /// Passed: a real server's answer to the director itself, such as to a health check.
     PassedOwn,

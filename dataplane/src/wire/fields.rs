@@ -1,6 +1,6 @@
 //! Offsets and numbers of the headers that Sluice reads or writes, gathered.
 
-/// EtherTypes, as they stand on the wire.
+/// What an Ethernet frame holds, as it stands on the wire.
 #[derive(Debug)]
 pub struct EtherType;
 

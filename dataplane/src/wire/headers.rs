@@ -193,11 +193,17 @@ fn parse_v6(frame: &[u8], l3: usize) -> Result<Headers, Drop> {
 }
 
 /// Follows the chain of extension headers to the transport (RFC 8200 section 4; AH by RFC 4302).
+///
+/// A packet with routing segments left is not at its destination yet, and its checksum does not cover the address it
+/// goes to (RFC 8200 section 8.1): it is refused, as a hop-by-hop header is that does not come first.
 pub(crate) fn skip_extensions(packet: &[u8], first: u8, at: usize) -> Result<(u8, usize, Fragment), Drop> {
-    let (mut next, mut at, mut fragment) = (first, at, Fragment::Whole);
+    let (start, mut next, mut at, mut fragment) = (at, first, at, Fragment::Whole);
     for _ in 0..=ip::MAX_EXTENSIONS {
         let units = |at| packet.get(at + 1).map(|n| usize::from(*n)).ok_or(Drop::BadExtension);
+        let segments_left = packet.get(at + 3).copied().unwrap_or_default();
         let length = match next {
+            number::HOP_BY_HOP if at != start => return Err(Drop::BadExtension),
+            number::ROUTING if segments_left != 0 => return Err(Drop::BadExtension),
             number::HOP_BY_HOP | number::ROUTING | number::DESTINATION_OPTIONS => (units(at)? + 1) * 8,
             number::AUTHENTICATION => (units(at)? + 2) * 4,
             number::FRAGMENT => 8,

@@ -9,6 +9,6 @@ mod tcp_flags;
 
 pub use checksum::Settled;
 pub use fields::{EtherType, ip, ipv4, ipv6, number, tcp, udp};
-pub use headers::{Fragment, Headers, IpVersion, parse, parse_ip};
 pub(crate) use headers::skip_extensions;
+pub use headers::{Fragment, Headers, IpVersion, parse, parse_ip};
 pub use tcp_flags::TcpFlags;

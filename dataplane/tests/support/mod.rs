@@ -1,8 +1,10 @@
 //! What live tests share: two network namespaces with veth pairs between them, packet sockets, and frames by hand.
 
 #![allow(unsafe_code)]
-// Each test binary uses a part of it.
-#![allow(dead_code)]
+// Each test binary uses a part of it; the casts are of small numbers for C.
+#![allow(dead_code, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
+
+pub(crate) mod director;
 
 use std::ffi::CString;
 use std::io;
@@ -178,15 +180,15 @@ impl Wire {
     }
 }
 
-/// A minimal foreign XDP program, loaded: it passes everything.
-pub(crate) fn foreign_program() -> OwnedFd {
+/// A minimal XDP program of this name, loaded: it passes everything.
+pub(crate) fn other_program(name: &str) -> OwnedFd {
     use libbpf_rs::libbpf_sys::{BPF_PROG_TYPE_XDP, bpf_insn, bpf_prog_load};
     // r0 = XDP_PASS; exit
     let mut code = [bpf_insn::default(); 2];
     code[0].code = 0xb7;
     code[0].imm = 2;
     code[1].code = 0x95;
-    let (name, licence) = (CString::new("stranger").unwrap(), CString::new("GPL").unwrap());
+    let (name, licence) = (CString::new(name).unwrap(), CString::new("GPL").unwrap());
     // SAFETY: names end with zero, the instructions are valid for their number, no options are given.
     let fd = unsafe {
         bpf_prog_load(BPF_PROG_TYPE_XDP, name.as_ptr(), licence.as_ptr(), code.as_ptr(), 2, std::ptr::null_mut())

@@ -143,6 +143,12 @@ pub(super) fn homes(name: &str) -> impl Iterator<Item = Context> {
     tables::ALL.iter().copied().filter(move |context| context.keyword(name).is_some())
 }
 
+/// The keyword of any block that is nearest, and that block.
+pub(super) fn elsewhere(word: &str) -> Option<(&'static str, Context)> {
+    let meant = nearest(word, tables::ALL.iter().flat_map(|context| context.names()))?;
+    homes(meant).next().map(|home| (meant, home))
+}
+
 /// Whether the words after this keyword are cut as a command line.
 pub(super) fn is_script(name: &str) -> bool {
     tables::SCRIPTS.contains(&name)
@@ -155,8 +161,10 @@ pub(super) fn nearest(word: &str, names: impl Iterator<Item = &'static str>) -> 
         return None;
     }
     let most = if length < 5 { 1 } else { (length / 3).min(4) };
+    let word = word.to_ascii_lowercase();
     names
-        .map(|name| (strsim::damerau_levenshtein(&word.to_ascii_lowercase(), &name.to_ascii_lowercase()), name))
+        .filter(|name| name.len().abs_diff(length) <= most)
+        .map(|name| (strsim::damerau_levenshtein(&word, &name.to_ascii_lowercase()), name))
         .filter(|(distance, _)| *distance <= most)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)

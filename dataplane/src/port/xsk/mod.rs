@@ -39,8 +39,8 @@ struct Port {
 
 /// All AF_XDP ports of one worker. It may be opened on one thread and moved to the worker's.
 ///
-/// A port on which the worker has no queue exists, but receives nothing, and [`Ports::transmit`] gives frames back: such
-/// a worker needs a queue of its own there, or another worker to send for it.
+/// On a port where the worker has no queue nothing is received, and [`Ports::transmit`] gives frames back: such a worker
+/// needs another one to send for it. [`Ports::count`] reaches to the highest port that has a queue.
 #[derive(Debug)]
 pub struct XskPorts {
     // Before the UMEM: sockets are closed before the memory goes.

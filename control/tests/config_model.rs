@@ -1,0 +1,225 @@
+//! What right files mean: the model that comes out of them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use control::config::{
+    Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, ForwardingMethod, Idle, KernelPort, LoadOptions, Loaded,
+    Queues, SchedulerKind, XdpMode, load, parse_text,
+};
+use dataplane::ident::{CoreIndex, Protocol};
+
+fn options() -> LoadOptions {
+    LoadOptions { config_id: "lb1".to_owned(), ..LoadOptions::default() }
+}
+
+fn parse(text: &str) -> Loaded {
+    parse_text("test.conf", text.as_bytes(), &options())
+}
+
+fn config(text: &str) -> Config {
+    let loaded = parse(text);
+    let errors = loaded.diagnostics.render_plain();
+    loaded.config.unwrap_or_else(|| panic!("{errors}"))
+}
+
+fn messages(text: &str) -> Vec<String> {
+    parse(text).diagnostics.iter().map(|diagnostic| diagnostic.message.clone()).collect()
+}
+
+#[test]
+fn a_virtual_server_with_all_its_parts() {
+    let config = config(
+        "virtual_server 2001:db8::1 443 {\n delay_loop 6.5\n lvs_sched mh\n mh-port\n mh-fallback\n lvs_method DR\n \
+         protocol tcp\n weight 7\n inhibit_on_failure\n real_server 2001:db8::2 443 {\n }\n \
+         real_server 2001:db8::3 {\n weight 0\n lvs_method TUN\n inhibit_on_failure off\n }\n}\n",
+    );
+    let [service] = config.virtual_servers.as_slice() else { panic!("one service") };
+    assert_eq!(service.key.to_string(), "TCP [2001:db8::1]:443");
+    assert_eq!(service.scheduler, SchedulerKind::Mh { port: true, fallback: true });
+    assert_eq!(service.method, ForwardingMethod::Dr);
+    assert_eq!(service.place.to_string(), "test.conf:1:1");
+    let [first, second] = service.real_servers.as_slice() else { panic!("two servers") };
+    assert_eq!((first.weight.value(), first.method, first.inhibit_on_failure), (7, ForwardingMethod::Dr, true));
+    assert_eq!(second.at.to_string(), "[2001:db8::3]:443");
+    assert_eq!((second.weight.value(), second.method, second.inhibit_on_failure), (0, ForwardingMethod::Tun, false));
+    assert_eq!(second.place.to_string(), "test.conf:12:2");
+}
+
+#[test]
+fn what_is_left_out_is_what_keepalived_takes() {
+    let text = "virtual_server 192.0.2.1 {\nreal_server 198.51.100.1 { }\n}\n";
+    let config = config(text);
+    let service = &config.virtual_servers[0];
+    assert_eq!(service.key.protocol, Protocol::Udp);
+    assert_eq!(service.scheduler, SchedulerKind::Wlc);
+    assert_eq!(service.method, ForwardingMethod::Nat);
+    assert!(service.key.at.port.is_any() && service.real_servers[0].at.port.is_any());
+    assert_eq!(service.real_servers[0].weight.value(), 1);
+    assert_eq!(messages(text).len(), 4, "{:?}", messages(text));
+}
+
+#[test]
+fn a_port_is_mapped_by_nat_alone() {
+    let server = |kind: &str| {
+        let text = format!(
+            "virtual_server 192.0.2.1 80 {{\nlb_algo rr\nlb_kind {kind}\nprotocol TCP\nreal_server 198.51.100.1 8080 {{ }}\n}}"
+        );
+        (config(&text).virtual_servers[0].real_servers[0].at.port.host(), messages(&text))
+    };
+    assert_eq!(server("NAT"), (8080, vec![]));
+    assert_eq!(server("DR"), (80, vec!["DR and TUN cannot change the port".to_owned()]));
+    assert_eq!(server("TUN").0, 80);
+}
+
+#[test]
+fn static_addresses_have_their_options() {
+    let config = config(
+        "global_defs {\n default_interface back\n}\nstatic_ipaddress {\n 192.0.2.1/24 brd + dev front scope link label \
+         front:1 noprefixroute\n 2001:db8::1/64 dev front -nodad preferred_lft 0\n 198.51.100.1 peer 198.51.100.2/32\n}\n",
+    );
+    let [first, second, third] = config.static_addresses.as_slice() else { panic!("three addresses") };
+    assert_eq!(first.address.to_string(), "192.0.2.1/24");
+    assert_eq!((first.broadcast, first.scope, first.label.as_deref()), (Broadcast::Last, 253, Some("front:1")));
+    assert!(first.flags.noprefixroute && !first.flags.nodad);
+    assert!(second.flags.nodad);
+    assert_eq!(second.preferred_lifetime, Some(Duration::ZERO));
+    assert_eq!(third.address.to_string(), "198.51.100.1/32");
+    assert_eq!(third.peer.map(|peer| peer.to_string()).as_deref(), Some("198.51.100.2/32"));
+    assert_eq!(third.dev, "back");
+}
+
+#[test]
+fn the_dataplane_block_has_its_settings() {
+    let config = config(
+        "global_defs {\n lvs_timeouts tcp 100 udp 7\n}\ndataplane {\n workers 2 cores 1 3\n idle busy\n connections \
+         4000\n sloppy_tcp on\n kernel_port on rate 5\n timeouts { tcp 900 tcpfin 0 }\n interface eth0 {\n queues 2\n \
+         mode native copy zerocopy\n checksum full\n busy_poll on budget 16\n }\n interface eth1 { queues all }\n}\n",
+    );
+    let dataplane = config.dataplane;
+    let workers = dataplane.workers.unwrap();
+    assert_eq!((workers.count, workers.cores), (2, vec![CoreIndex(1), CoreIndex(3)]));
+    assert_eq!((dataplane.idle, dataplane.sloppy_tcp), (Idle::Busy, true));
+    assert_eq!((dataplane.connections, dataplane.connections6), (4000, 1000));
+    assert_eq!(dataplane.kernel_port, Some(KernelPort { rate: 5 }));
+    let seconds = |timeout: Option<Duration>| timeout.map(|timeout| timeout.as_secs());
+    assert_eq!(seconds(dataplane.timeouts.tcp), Some(900));
+    assert_eq!(seconds(dataplane.timeouts.tcpfin), None);
+    assert_eq!(seconds(dataplane.timeouts.udp), Some(7));
+    let [eth0, eth1] = dataplane.interfaces.as_slice() else { panic!("two interfaces") };
+    assert_eq!((eth0.queues, eth0.mode, eth0.copy), (Queues::Count(2), XdpMode::Native, CopyMode::ZeroCopy));
+    assert_eq!((eth0.checksum, eth0.busy_poll), (ChecksumPolicy::Full, Some(BusyPoll { budget: 16 })));
+    assert_eq!((eth1.queues, eth1.mode, eth1.busy_poll), (Queues::All, XdpMode::Auto, None));
+}
+
+#[test]
+fn an_empty_file_is_a_configuration() {
+    assert_eq!(config(""), Config::default());
+    assert_eq!(config("# nothing\r\n! at all\r\n"), Config::default());
+}
+
+#[test]
+fn carriage_returns_and_byte_order_change_nothing() {
+    let text =
+        "virtual_server 192.0.2.1 80 {\n lb_algo rr\n lb_kind NAT\n protocol TCP\n real_server 192.0.2.2 80 { }\n}\n";
+    assert_eq!(config(text), config(&text.replace('\n', "\r\n")));
+    assert!(messages(&text.replace('\n', "\r\n")).is_empty());
+}
+
+#[test]
+fn lines_with_an_id_are_for_that_id() {
+    let text = "@lb1 $PORT=80\n@lb2 $PORT=81\n@sluice dataplane { workers 3 }\n@^sluice nonsense\n@^lb1 nonsense\n\
+                virtual_server 192.0.2.1 $PORT {\nreal_server 192.0.2.2 $PORT { }\n}\n";
+    let config = config(text);
+    assert_eq!(config.virtual_servers[0].key.at.port.host(), 80);
+    assert_eq!(config.dataplane.workers.map(|workers| workers.count), Some(3));
+}
+
+#[test]
+fn sequences_repeat_a_line() {
+    let text = "$SERVER= \\\n real_server 198.51.${net}.$host 80 { \\\n weight $w \\\n }\nvirtual_server 192.0.2.1 80 {\n\
+                ~LST({net, w}, {1, 10}, {2, 20}) ~SEQ(host, 7, 8) $SERVER\n}\n~SEQ(port, 81, 82) virtual_server 192.0.2.1 $port \
+                { real_server 198.51.100.1 { } }\n";
+    let config = config(text);
+    let servers: Vec<_> =
+        config.virtual_servers[0].real_servers.iter().map(|s| (s.at.address.to_string(), s.weight.value())).collect();
+    let expected = [("198.51.1.7", 10), ("198.51.1.8", 10), ("198.51.2.7", 20), ("198.51.2.8", 20)];
+    assert_eq!(servers, expected.map(|(address, weight)| (address.to_owned(), weight)));
+    assert_eq!(config.virtual_servers.len(), 3);
+    assert_eq!(messages("~SEQ(i, 1, 100000) x\n"), ["this sequence makes no sense"]);
+    let many = messages("~SEQ(i, 60000) ~SEQ(j, 60000) # comment\n");
+    assert_eq!(many, ["sequences give too many lines"]);
+}
+
+#[test]
+fn includes_are_read_where_they_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    fs::create_dir(dir.path().join("d")).unwrap();
+    write("main.conf", "$NET=198.51.100\ninclude d/*.conf\ninclude nothing*.conf\n");
+    write("d/a.conf", "virtual_server 192.0.2.1 80 {\nprotocol TCP\nlb_algo rr\nlb_kind NAT\ninclude servers\n}\n");
+    write("d/servers", "real_server ${NET}.1 80 { }\nreal_server ${NET}.2 80 { }\n");
+    let loaded = load(&[dir.path().join("main.conf")], &options());
+    assert_eq!(loaded.diagnostics.render_plain(), "");
+    let servers = &loaded.config.unwrap().virtual_servers[0].real_servers;
+    let addresses: Vec<_> = servers.iter().map(|server| server.at.address).collect();
+    assert_eq!(addresses, ["198.51.100.1", "198.51.100.2"].map(|a| a.parse::<IpAddr>().unwrap()));
+    assert!(servers[0].place.file.ends_with("d/servers"));
+}
+
+#[test]
+fn an_include_of_itself_or_of_nothing_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let main = dir.path().join("main.conf");
+    let errors = |text: &str| {
+        fs::write(&main, text).unwrap();
+        let diagnostics = load(std::slice::from_ref(&main), &options()).diagnostics;
+        (diagnostics.error_count(), diagnostics.warning_count())
+    };
+    assert_eq!(errors("include main.conf\n"), (1, 0));
+    assert_eq!(errors("include missing.conf\n"), (0, 1));
+    assert_eq!(errors("includem missing.conf\n"), (1, 0));
+    assert_eq!(errors("include missing*.conf\n"), (0, 0));
+    assert_eq!(errors("includea missing*.conf\n"), (1, 0));
+    assert_eq!(errors("include\n"), (1, 0));
+}
+
+#[test]
+fn the_dataplane_may_stand_in_a_file_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (main, own) = (dir.path().join("main.conf"), dir.path().join("dataplane.conf"));
+    fs::write(&main, "").unwrap();
+    let options = LoadOptions { dataplane_file: Some(own.clone()), ..options() };
+    assert!(
+        load(std::slice::from_ref(&main), &options).config.is_some_and(|config| config.dataplane.workers.is_none())
+    );
+    fs::write(&own, "dataplane { workers 4 }").unwrap();
+    let config = load(&[main], &options).config.unwrap();
+    assert_eq!(config.dataplane.workers.map(|workers| workers.count), Some(4));
+}
+
+#[test]
+fn overlong_lines_and_nul_bytes_are_errors() {
+    assert_eq!(messages(&format!("# {}\n", "x".repeat(1023))), ["this line has 1025 bytes"]);
+    assert!(messages(&format!("# {}\n", "x".repeat(1022))).is_empty());
+    assert_eq!(messages("# a\0b\n"), ["a NUL byte in a line"]);
+}
+
+#[test]
+fn numbers_end_where_keepalived_ends_them() {
+    let weight = |weight: &str| {
+        let text = format!(
+            "virtual_server 192.0.2.1 80 {{\nlb_algo rr\nlb_kind NAT\nprotocol TCP\nreal_server 192.0.2.2 80 {{ weight {weight} }}\n}}"
+        );
+        parse(&text).config.map(|config| config.virtual_servers[0].real_servers[0].weight.value())
+    };
+    assert_eq!(weight("0"), Some(0));
+    assert_eq!(weight("65536"), Some(65_536));
+    assert_eq!(weight("2147483647"), Some(2_147_483_647));
+    for wrong in ["2147483648", "-1", "1x", "0x10", "1.5", "\"\"", "99999999999999999999999"] {
+        assert_eq!(weight(wrong), None, "{wrong}");
+    }
+}

@@ -1,0 +1,18 @@
+#!/bin/bash
+# Every example in configs/ is what it says: it passes `sluice check` without a word of complaint, and
+# in the lab of its mode every request is answered.
+set -euo pipefail
+# shellcheck source=lab.bash
+. "$(dirname "$0")/lab.bash"
+
+for file in "$SLUICE_ROOT"/configs/*.conf; do
+  mode=$(basename "$file" .conf)
+  "$SLUICE_BIN" check "$file"
+  lab up "$mode"
+  lab director start "$file"
+  for family in 4 6; do
+    answered=$(http_load $family 300 "$mode$family")
+    say "$mode, IPv$family: $(lab count "$mode$family" | tr '\n' ' ')"
+    [ "$answered" = 300 ] || fail "$mode, IPv$family: $((300 - answered)) of 300 requests failed"
+  done
+done
