@@ -130,6 +130,19 @@ fn root_after_both_are_killed_the_program_stays_and_run_or_cleanup_take_over() {
 }
 
 #[test]
+fn root_a_director_that_dies_again_and_again_is_given_up_and_nothing_is_left() {
+    let lab = Lab::new();
+    let mut run = lab.run(&lab.configure(&[8080]));
+    for served in 1..=6 {
+        lab.wait("it serves again", || lab.log().matches("the director serves").count() == served);
+        kill(run.director(), Signal::SIGKILL).unwrap();
+    }
+    assert_eq!(run.child.wait().unwrap().code(), Some(1));
+    assert!(lab.log().contains("giving up"), "{}", lab.log());
+    assert_eq!(lab.traces(), Vec::<String>::new());
+}
+
+#[test]
 fn root_a_director_serves_on_without_its_guard() {
     let lab = Lab::new();
     serve(&lab, 8080, 1000);
