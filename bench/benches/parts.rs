@@ -1,0 +1,124 @@
+//! The parts of a packet's way, each alone: checksum, parser, hash, lookup, schedulers. The whole is `sluice-bench`'s.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use dataplane::clock::Tick;
+use dataplane::flow::{Find, FlowKey, FlowTable, Insert, NewFlow, V4};
+use dataplane::ident::{Endpoint, NetPort, Protocol, Weight, WorkerIndex};
+use dataplane::sched::{MhFlags, Scheduler, SchedulerKind};
+use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceIndex, ServiceState};
+use dataplane::wire::{self, checksum};
+use etherparse::PacketBuilder;
+
+/// Flows in the table that is looked up: enough to leave the second-level cache.
+const FLOWS: u32 = 100_000;
+
+fn frame(v6: bool) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
+    let builder = if v6 { builder.ipv6([1; 16], [2; 16], 64) } else { builder.ipv4([10; 4], [11; 4], 64) };
+    let mut frame = Vec::new();
+    builder.tcp(40_000, 80, 1, 512).ack(1).write(&mut frame, &[0; 10]).unwrap();
+    frame
+}
+
+fn checksums(c: &mut Criterion) {
+    let long = vec![0xa5; 1460];
+    c.bench_function("checksum/1460 bytes", |b| b.iter(|| checksum::of(black_box(&long))));
+    c.bench_function("checksum/20 bytes", |b| b.iter(|| checksum::of(black_box(&long[..20]))));
+}
+
+fn parsers(c: &mut Criterion) {
+    for (name, v6) in [("parse/IPv4 TCP", false), ("parse/IPv6 TCP", true)] {
+        let frame = frame(v6);
+        assert!(wire::parse(&frame).is_ok());
+        c.bench_function(name, |b| b.iter(|| wire::parse(black_box(&frame))));
+    }
+}
+
+fn key(n: u32) -> FlowKey<Ipv4Addr> {
+    FlowKey {
+        source: Ipv4Addr::from_bits(0x0a80_0000 + (n >> 12)),
+        destination: Ipv4Addr::new(192, 0, 2, 1),
+        source_port: NetPort::new(1024 + (n & 0xfff) as u16),
+        destination_port: NetPort::new(80),
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn table(c: &mut Criterion) {
+    let table = FlowTable::<V4>::anonymous(FLOWS * 2, 1).unwrap();
+    let mut worker = table.register(WorkerIndex(0)).unwrap();
+    for n in 0..FLOWS {
+        let new = NewFlow {
+            forward: key(n),
+            reverse: None,
+            destination: 0,
+            state: 0,
+            flags: 0,
+            deadline: Tick::new(1 << 30),
+            client_mac: None,
+            return_hop: 0,
+        };
+        assert!(matches!(table.insert(&mut worker, &new), Insert::Created(_)));
+    }
+    c.bench_function("hash/IPv4 key", |b| b.iter(|| table.hash(black_box(&key(7)))));
+    let mut n = 0u32;
+    let mut next = move || {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((u64::from(n) * u64::from(FLOWS)) >> 32) as u32
+    };
+    c.bench_function("lookup/hit, one at a time", |b| {
+        b.iter(|| assert!(matches!(table.lookup(&key(next())), Find::Hit { .. })));
+    });
+    let mut miss = FLOWS;
+    c.bench_function("lookup/miss, one at a time", |b| {
+        b.iter(|| {
+            miss = FLOWS + (miss + 1) % FLOWS;
+            assert_eq!(table.lookup(&key(miss)), Find::Miss);
+        });
+    });
+    c.bench_function("lookup/hit, burst of 64 prefetched", |b| {
+        b.iter_batched(
+            || [(); 64].map(|()| key(next())),
+            |keys| {
+                let hashes = keys.map(|key| table.hash(&key));
+                for hash in hashes {
+                    table.prefetch(hash);
+                }
+                let probes = hashes.map(|hash| table.probe(hash));
+                keys.iter().zip(&probes).filter(|(key, probe)| table.find(key, probe) != Find::Miss).count()
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
+fn schedulers(c: &mut Criterion) {
+    let destinations: Vec<Destination> = (0..10)
+        .map(|n| Destination {
+            slot: DestinationSlot(n),
+            service: ServiceIndex(0),
+            at: Endpoint { address: IpAddr::from([10, 1, 0, n as u8]), port: NetPort::new(80) },
+            method: Method::Nat,
+            weight: Weight::new(n % 3 + 1).unwrap(),
+            local_source: None,
+            counts: Arc::new(DestinationCounts::new(1)),
+        })
+        .collect();
+    let state = ServiceState::default();
+    let client = Endpoint { address: IpAddr::from([198, 51, 100, 7]), port: NetPort::new(40_000) };
+    let mh = SchedulerKind::Mh(MhFlags::default());
+    for kind in [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Wlc, mh] {
+        let scheduler = Scheduler::new(kind, &destinations);
+        let name = format!("schedule/{} over 10", kind.name());
+        c.bench_function(&name, |b| b.iter(|| scheduler.pick(&destinations, &state, black_box(client)).is_some()));
+    }
+}
+
+criterion_group!(benches, checksums, parsers, table, schedulers);
+criterion_main!(benches);
