@@ -56,7 +56,9 @@ pub enum GuardError {
 pub async fn run(options: &RunOptions, limits: Limits) -> Result<ExitCode, GuardError> {
     let state = StateDir::new(&options.state_dir);
     // Who may not write there may most likely not run a director either, which is the better answer.
-    state.create().map_err(|error| privilege::check().err().map_or(GuardError::StateDir(error), GuardError::Privilege))?;
+    state
+        .create()
+        .map_err(|error| privilege::check().err().map_or(GuardError::StateDir(error), GuardError::Privilege))?;
     let lock = state.lock_after_death().await?;
     lock.share_with_children().map_err(GuardError::Spawn)?;
     let mut guard = Guard { options, state, signals: Signals::listen()?, policy: Policy::new(limits, Instant::now()) };
@@ -115,8 +117,11 @@ impl Guard<'_> {
                         ward = None;
                         last = Some(status);
                         self.policy.died(Instant::now());
-                        tracing::error!(%status, "the director died");
-                        notify::tell(News::Restarting);
+                        // A start that was refused has said why by itself.
+                        if self.policy.was_ready() {
+                            tracing::error!(%status, "the director died");
+                            notify::tell(News::Restarting);
+                        }
                     }
                 },
             }
