@@ -37,7 +37,7 @@ ask() {
   local base=$1 tag=$2 n
   for ((n = 1; n <= requests; n++)); do
     printf 'url="%s/?%s-%d"\noutput="/dev/null"\n' "$base" "$tag" $n
-  done | "$LAB_SH" exec client curl -gs --no-progress-meter --parallel --parallel-max 20 --connect-timeout 5 --max-time 10 \
+  done | "$LAB_SH" exec client curl -gs --no-progress-meter --parallel --parallel-max 20 --connect-timeout 20 --max-time 60 \
     -w '%{http_code}\n' -K - 2>/dev/null | grep -c '^200$' || true # grep prints 0 then, and we count it
 }
 

@@ -4,12 +4,16 @@ pub mod api;
 pub mod cli;
 pub mod compile;
 pub mod config;
+#[cfg(feature = "afxdp")]
 pub mod director;
 pub mod error;
+#[cfg(feature = "afxdp")]
 pub mod guard;
 pub mod kernel;
 pub mod logging;
 pub mod replay;
+#[cfg(feature = "afxdp")]
 pub mod signals;
+pub mod state_dir;
 mod sys;
 pub mod topology;

@@ -20,12 +20,11 @@ pub fn init(level: Option<&str>) -> Result<(), BadLevel> {
     let filter = EnvFilter::try_new(&text).map_err(|error| BadLevel(text, error))?;
     let registry = tracing_subscriber::registry().with(filter);
     // Both fail only when logging was set up before, which leaves it as it is.
-    let _ = match journal(std::env::var_os("JOURNAL_STREAM")) {
-        Some(journal) => registry.with(journal).try_init(),
-        None => {
-            let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-            registry.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
-        }
+    let _ = if let Some(journal) = journal(std::env::var_os("JOURNAL_STREAM")) {
+        registry.with(journal).try_init()
+    } else {
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+        registry.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).try_init()
     };
     Ok(())
 }

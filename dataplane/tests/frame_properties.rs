@@ -1,5 +1,7 @@
 //! Properties of the packet layer over random frames: tags, options, extension headers, both families, TCP and UDP.
 
+#![allow(clippy::panic, reason = "a test that fails has to say so")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::counters::Drop;

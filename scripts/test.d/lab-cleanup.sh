@@ -19,6 +19,7 @@ kill_both() {
   kill -KILL "$guard"
   # The guard's death may take it along.
   kill -KILL "$director" 2>/dev/null || say 'the director went with its guard'
+  wait_until 5 no_process "$guard" || fail 'the guard does not die'
   wait_until 5 no_process "$director" || fail 'the director does not die'
 }
 

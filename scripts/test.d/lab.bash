@@ -72,10 +72,11 @@ guard_pid() { awk '$3 == "director" { print $1 }' "$LAB/processes"; }
 director_pid() { pgrep -P "$(guard_pid)" | head -n1; }
 
 # http_load FAMILY COUNT TAG [PARALLEL]: that many requests, each a connection of its own. Prints the
-# number of answers with status 200; what was not, by curl's own words, goes to stderr.
+# number of answers with status 200; what was not, by curl's own words, goes to stderr. The times are long
+# because curl counts them from when it lines a request up: on a busy machine, long before it sends.
 http_load() {
   local results=$WORK/http.$3 status=0
-  on client curl -gs --no-progress-meter --parallel --parallel-max "${4:-50}" --connect-timeout 10 --max-time 30 -o /dev/null \
+  on client curl -gs --no-progress-meter --parallel --parallel-max "${4:-50}" --connect-timeout 60 --max-time 300 -o /dev/null \
     -w '%{http_code} %{errormsg}\n' -K <(http_urls "$@") >"$results" 2>"$results.err" || status=$?
   grep -v '^200 ' "$results" | sort | uniq -c | head -n 20 >&2 || true # none is what we want
   [ "$status" = 0 ] || say "curl ended with $status" >&2

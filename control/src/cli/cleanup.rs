@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{StateArguments, block_on, fail, output};
 use crate::director::cleanup;
-use crate::director::state_dir::StateDir;
+use crate::state_dir::StateDir;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -3,10 +3,12 @@
 //! Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 3 no director answers.
 
 pub mod check;
+#[cfg(feature = "afxdp")]
 mod cleanup;
 mod output;
 mod reload;
 pub mod replay;
+#[cfg(feature = "afxdp")]
 mod run;
 mod status;
 
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::director::state_dir::StateDir;
+use crate::state_dir::StateDir;
 
 /// Exit code of a command that needs a running director and finds none.
 pub const NO_DIRECTOR: u8 = 3;
@@ -42,6 +44,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the director, with a guard above it that starts it again should it die
+    #[cfg(feature = "afxdp")]
     Run(run::RunArguments),
     /// Say everything that is wrong with configuration files; nothing is changed
     Check(check::CheckArgs),
@@ -52,8 +55,10 @@ enum Command {
     /// Send captured packets through the director and show where each would go; needs no privilege
     Replay(replay::ReplayArgs),
     /// Take away what a director that was killed left on this machine
+    #[cfg(feature = "afxdp")]
     Cleanup(cleanup::CleanupArguments),
     /// What the guard starts
+    #[cfg(feature = "afxdp")]
     #[command(hide = true)]
     Director(run::DirectorArguments),
 }
@@ -69,12 +74,15 @@ struct StateArguments {
 /// Runs the program with the command line of this process.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
+        #[cfg(feature = "afxdp")]
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        #[cfg(feature = "afxdp")]
         Command::Cleanup(arguments) => cleanup::run(&arguments),
+        #[cfg(feature = "afxdp")]
         Command::Director(arguments) => run::director(&arguments),
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::{NO_DIRECTOR, StateArguments, block_on, fail, say};
 use crate::api::client::{self, ClientError};
-use crate::director::state_dir::StateDir;
+use crate::state_dir::StateDir;
 
 pub(super) fn run(arguments: &StateArguments) -> ExitCode {
     let socket = StateDir::new(&arguments.state_dir).socket();

@@ -42,7 +42,7 @@ pub(super) struct DirectorArguments {
     config_id: Option<String>,
     #[command(flatten)]
     state: StateArguments,
-    /// What to log: error, warn, info, debug, trace, or by module; default $RUST_LOG or info
+    /// What to log: error, warn, info, debug, trace, or by module; default `$RUST_LOG` or info
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
 }

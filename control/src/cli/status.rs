@@ -9,7 +9,7 @@ use super::reload::no_answer;
 use super::{StateArguments, block_on, fail, output};
 use crate::api::client;
 use crate::api::view::{Count, Counters, Destination, FlowTable, Port, Service, Status, Worker};
-use crate::director::state_dir::StateDir;
+use crate::state_dir::StateDir;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -119,7 +119,10 @@ fn flows(page: &mut String, status: &Status) {
 fn services(page: &mut String, services: &[Service]) {
     line!(page, "\nServices");
     line!(page, "Prot LocalAddress:Port Scheduler Flags");
-    line!(page, "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  InPkts (bytes)       OutPkts (bytes)      Way");
+    line!(
+        page,
+        "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  InPkts (bytes)       OutPkts (bytes)      Way"
+    );
     for service in services {
         let address = endpoint(service.address, service.port);
         let note = if service.local { "" } else { "  (address not on this machine: not served)" };

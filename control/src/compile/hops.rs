@@ -87,6 +87,7 @@ pub(super) struct HopPlanner<'t> {
     topology: &'t Topology,
     routes: RouteTable<'t>,
     egresses: BTreeMap<Link, Egress>,
+    sources: Sources,
     plan: HopPlan,
     /// Neighbours to resolve and keep.
     pub(super) wanted: BTreeSet<(Link, IpAddr)>,
@@ -96,7 +97,11 @@ pub(super) struct HopPlanner<'t> {
 
 impl<'t> HopPlanner<'t> {
     /// Takes over all routes and neighbours.
-    pub(super) fn new(topology: &'t Topology, ports: &[PortPlan]) -> Result<Self, CompileError> {
+    pub(super) fn new(
+        topology: &'t Topology,
+        ports: &[PortPlan],
+        vips: &BTreeSet<IpAddr>,
+    ) -> Result<Self, CompileError> {
         let routes = RouteTable::new(topology);
         if routes.len() > MAX_ROUTES {
             return Err(CompileError::TooManyRoutes(routes.len()));
@@ -105,6 +110,7 @@ impl<'t> HopPlanner<'t> {
             topology,
             routes,
             egresses: egresses(topology, ports),
+            sources: Sources::new(topology, vips),
             plan: HopPlan::default(),
             wanted: BTreeSet::new(),
             findings: BTreeSet::new(),
@@ -155,22 +161,12 @@ impl<'t> HopPlanner<'t> {
     }
 
     /// The address that the kernel would send from to `to`: the route's own, else one of the link that it leaves by
-    /// (beside the next hop, if there is one), else any of the same family. Addresses in `vips` come last.
-    pub(super) fn source(&self, to: IpAddr, vips: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    /// (beside the next hop, if there is one), else any of the same family. VIPs come last.
+    pub(super) fn source(&self, to: IpAddr) -> Option<IpAddr> {
         let route = self.routes.lookup(to)?;
         let leg = self.leg(route);
         let next = leg.and_then(|leg| leg.gateway).unwrap_or(to);
-        let rank = |(on, net): &(Link, IpNet)| {
-            let is_away = leg.is_none_or(|leg| leg.link != *on);
-            // A host's own prefix (a VIP's, mostly) has nothing beside it.
-            (is_away, vips.contains(&net.addr()), is_link_local(net.addr()), !net.contains(&next))
-        };
-        let usable = |(link, net): &&(Link, IpNet)| {
-            let is_near = leg.is_some_and(|leg| leg.link == *link);
-            is_same_family(net.addr(), to) && !net.addr().is_loopback() && (is_near || !is_link_local(net.addr()))
-        };
-        let chosen = || self.topology.addresses.iter().filter(usable).min_by_key(|entry| rank(entry));
-        route.source.or_else(|| chosen().map(|(_, net)| net.addr()))
+        route.source.or_else(|| self.sources.choose(to, leg.map(|leg| leg.link), next))
     }
 
     /// The Ethernet addresses that frames for this machine may carry: those of ports and of the VLANs on them.
@@ -246,6 +242,30 @@ impl<'t> HopPlanner<'t> {
     fn constant(&mut self, way: Way, hop: Hop) -> Way {
         self.plan.hops.entry(way).or_insert(hop);
         way
+    }
+}
+
+/// The addresses that a tunnel may start from.
+struct Sources {
+    own: Vec<(Link, IpNet)>,
+    vips: Vec<(Link, IpNet)>,
+}
+
+impl Sources {
+    fn new(topology: &Topology, vips: &BTreeSet<IpAddr>) -> Self {
+        let outward = topology.addresses.iter().filter(|(_, net)| !net.addr().is_loopback());
+        let (vips, own) = outward.copied().partition(|(_, net)| vips.contains(&net.addr()));
+        Self { own, vips }
+    }
+
+    fn choose(&self, to: IpAddr, by: Option<Link>, next: IpAddr) -> Option<IpAddr> {
+        let is_usable = |(link, net): &&(Link, IpNet)| {
+            let is_near = by == Some(*link);
+            is_same_family(net.addr(), to) && (is_near || !is_link_local(net.addr()))
+        };
+        let rank = |(link, net): &&(Link, IpNet)| (by != Some(*link), is_link_local(net.addr()), !net.contains(&next));
+        let best = |of: &[(Link, IpNet)]| of.iter().filter(is_usable).min_by_key(rank).map(|(_, net)| net.addr());
+        best(&self.own).or_else(|| best(&self.vips))
     }
 }
 

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::next_hop::{Link, NextHops, TooManyHops};
-use dataplane::service::{DuplicateService, Services};
+use dataplane::service::{DestinationSlot, DuplicateService, Services};
 use dataplane::snapshot::{PortSettings, Snapshot};
 use dataplane::steer::SteerPlan;
 use ipnet::IpNet;
@@ -34,7 +34,8 @@ pub use slots::SlotDirectory;
 use crate::config::{Config, Place};
 use crate::topology::Topology;
 use hops::{HopPlan, HopPlanner};
-use services::{KernelWay, ServicePlanner};
+use services::{KernelWay, Planned, ServicePlanner};
+use slots::DestinationName;
 
 /// What came of one compilation.
 #[derive(Clone, Debug)]
@@ -50,6 +51,7 @@ pub struct Compiled {
     /// Neighbours to resolve and keep fresh: gateways and on-link real servers.
     pub wanted: BTreeSet<(Link, IpAddr)>,
     plan: HopPlan,
+    leaving: Vec<(DestinationSlot, DestinationName)>,
 }
 
 /// Why a configuration cannot run on this machine.
@@ -120,30 +122,37 @@ pub fn compile(
 ) -> Result<Compiled, CompileError> {
     let kernel = kernel_port::settings(config, topology, ports);
     let kernel_way = if kernel.is_some() { KernelWay::Open } else { KernelWay::Closed };
-    let mut hops = HopPlanner::new(topology, ports)?;
-    let mut planner = ServicePlanner::new(config, topology, &mut hops, slots, kernel_way);
-    let services = planner.services(config)?;
-    let wanted_destinations = planner.wanted;
-    slots.retire(&wanted_destinations);
-    let steer = steer::plan(config, topology, &hops, slots);
+    let vips = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
+    let mut hops = HopPlanner::new(topology, ports, &vips)?;
+    let mut planner = ServicePlanner::new(topology, &mut hops, slots, kernel_way);
+    let Planned { services, leaving } = planner.services(config)?;
+    let destinations = planner.wanted;
+    let macs = hops.own_macs().collect();
     let (plan, wanted, mut findings) = hops.finish();
+    let hops = shared_hops(&plan, previous)?;
+    // From here on nothing fails: what a refused configuration left out is not let go of.
+    slots.retire(&destinations, &config.virtual_servers.iter().map(|service| service.key).collect());
+    let steer = steer::plan(config, topology, macs, slots);
     findings.extend(ports_down(topology, ports));
     let snapshot = Snapshot {
-        services: shared_services(services, previous),
-        hops: shared_hops(&plan, previous)?,
+        services: shared_services(services, &leaving, previous),
+        hops,
         ports: ports.iter().map(settings).collect(),
         kernel,
         policy: policy::policy(&config.dataplane),
     };
     let findings = findings.into_iter().collect();
-    Ok(Compiled { snapshot, steer, ports: ports.to_vec(), findings, wanted, plan })
+    Ok(Compiled { snapshot, steer, ports: ports.to_vec(), findings, wanted, plan, leaving })
 }
 
-fn shared_services(services: Services, previous: Option<&Compiled>) -> Arc<Services> {
-    match previous {
-        Some(before) if services::is_same(&before.snapshot.services, &services) => {
-            Arc::clone(&before.snapshot.services)
-        }
+fn shared_services(
+    services: Services,
+    leaving: &[(DestinationSlot, DestinationName)],
+    previous: Option<&Compiled>,
+) -> Arc<Services> {
+    let before = previous.filter(|before| before.leaving == leaving).map(|before| &before.snapshot.services);
+    match before {
+        Some(before) if services::is_same(before, &services) => Arc::clone(before),
         _ => Arc::new(services),
     }
 }

@@ -1,7 +1,8 @@
 //! Which interfaces the director works on: those that the configuration names, else those that its addresses and
 //! routes lead to. Only Ethernet interfaces can be ports; VLANs are followed from the interface below them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use dataplane::ident::{MacAddr, PortIndex};
 use dataplane::next_hop::Link;
@@ -102,11 +103,9 @@ fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String
         let link = static_link(address, topology)?;
         chosen.must(link, || format!("{} stands there (static_ipaddress)", address.address))?;
     }
-    for server in &config.virtual_servers {
-        let vip = server.key.at.address;
-        for (link, _) in topology.addresses.iter().filter(|(_, net)| net.addr() == vip) {
-            chosen.must(*link, || format!("it has the address {vip} of a virtual server"))?;
-        }
+    let vips: BTreeSet<IpAddr> = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
+    for (link, net) in topology.addresses.iter().filter(|(_, net)| vips.contains(&net.addr())) {
+        chosen.must(*link, || format!("it has the address {} of a virtual server", net.addr()))?;
     }
     let routes = RouteTable::new(topology);
     for server in config.virtual_servers.iter().flat_map(|service| &service.real_servers) {

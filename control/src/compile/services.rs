@@ -29,34 +29,37 @@ pub(super) struct ServicePlanner<'a, 't> {
     hops: &'a mut HopPlanner<'t>,
     slots: &'a mut SlotDirectory,
     kernel: KernelWay,
-    vips: BTreeSet<IpAddr>,
     /// The real servers of the configuration.
     pub(super) wanted: BTreeSet<DestinationName>,
 }
 
 impl<'a, 't> ServicePlanner<'a, 't> {
     pub(super) fn new(
-        config: &Config,
         topology: &'t Topology,
         hops: &'a mut HopPlanner<'t>,
         slots: &'a mut SlotDirectory,
         kernel: KernelWay,
     ) -> Self {
-        let vips = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
-        Self { topology, hops, slots, kernel, vips, wanted: BTreeSet::new() }
+        Self { topology, hops, slots, kernel, wanted: BTreeSet::new() }
     }
 
     /// The services of a configuration, in its order.
-    pub(super) fn services(&mut self, config: &Config) -> Result<Services, CompileError> {
+    pub(super) fn services(&mut self, config: &Config) -> Result<Planned, CompileError> {
         let mut builder = ServicesBuilder::default();
+        let local: BTreeSet<IpAddr> = self.topology.addresses.iter().map(|(_, net)| net.addr()).collect();
         for server in &config.virtual_servers {
-            if !self.topology.has_address(server.key.at.address) {
+            if !local.contains(&server.key.at.address) {
                 self.hops.findings.insert(Finding::VipNotLocal { service: server.key });
             }
             let destinations = self.destinations(server);
             builder.add(server.key, scheduler(server.scheduler), destinations, self.slots.service(server.key))?;
         }
-        Ok(builder.build())
+        let mut leaving = Vec::new();
+        for (name, entry) in self.slots.iter().filter(|(name, _)| !self.wanted.contains(name)) {
+            builder.keep(entry.slot, Arc::clone(&entry.counts));
+            leaving.push((entry.slot, *name));
+        }
+        Ok(Planned { services: builder.build(), leaving })
     }
 
     fn destinations(&mut self, server: &VirtualServer) -> Vec<Destination> {
@@ -128,7 +131,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         if method != Method::Tun {
             return None;
         }
-        let source = self.hops.source(at.address, &self.vips);
+        let source = self.hops.source(at.address);
         if source.is_none() {
             self.find(Finding::NoTunnelSource { service: key, server: at });
         }
@@ -140,7 +143,14 @@ impl<'a, 't> ServicePlanner<'a, 't> {
     }
 }
 
-/// Whether two tables say the same and count in the same cells.
+/// The services, with the real servers that are no longer of them.
+pub(super) struct Planned {
+    pub(super) services: Services,
+    /// Removed, and flows of theirs may be left.
+    pub(super) leaving: Vec<(DestinationSlot, DestinationName)>,
+}
+
+/// Whether two tables say the same of the servers that are in the configuration, and count in the same cells.
 pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     let same_destination = |a: &Destination, b: &Destination| {
         (a.slot, a.service, a.at, a.method, a.weight, a.local_source)

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 pub struct SlotDirectory {
     workers: usize,
     destinations: BTreeMap<DestinationName, SlotEntry>,
-    taken: BTreeSet<DestinationSlot>,
+    // Numbers below `next` that nobody has.
+    free: BTreeSet<DestinationSlot>,
+    next: u32,
     services: BTreeMap<ServiceKey, Arc<ServiceState>>,
 }
 
@@ -59,16 +61,13 @@ pub enum Standing {
 impl SlotDirectory {
     /// An empty directory for a director of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers, destinations: BTreeMap::new(), taken: BTreeSet::new(), services: BTreeMap::new() }
+        Self { workers, destinations: BTreeMap::new(), free: BTreeSet::new(), next: 0, services: BTreeMap::new() }
     }
 
     /// The number and counts of a real server; new ones where it has none yet.
     pub fn destination(&mut self, name: DestinationName, method: Method) -> (DestinationSlot, Arc<DestinationCounts>) {
-        let (slot, workers) = (self.lowest_free(), self.workers);
-        let entry = self.destinations.entry(name).or_insert_with(|| {
-            self.taken.insert(slot);
-            SlotEntry::new(slot, workers)
-        });
+        let (free, next, workers) = (&mut self.free, &mut self.next, self.workers);
+        let entry = self.destinations.entry(name).or_insert_with(|| SlotEntry::new(lowest(free, next), workers));
         entry.standing = Standing::Configured;
         // Flows that began under NAT stay under it, whatever the method is now.
         entry.two_way = method.is_two_way() || (entry.two_way && !entry.counts.is_idle());
@@ -80,10 +79,11 @@ impl SlotDirectory {
         Arc::clone(self.services.entry(key).or_default())
     }
 
-    /// Lets go of everything that is not in `wanted`: a server without flows loses its number at the second call in
-    /// a row, when no worker can be about to open a flow by the snapshot before.
-    pub fn retire(&mut self, wanted: &BTreeSet<DestinationName>) {
-        let taken = &mut self.taken;
+    /// Lets go of every server that is not in `wanted` and every cursor that is not of `services`. A server without
+    /// flows loses its number at the second call in a row, when no worker can be about to open a flow by the snapshot
+    /// before.
+    pub fn retire(&mut self, wanted: &BTreeSet<DestinationName>, services: &BTreeSet<ServiceKey>) {
+        let free = &mut self.free;
         self.destinations.retain(|name, entry| {
             if wanted.contains(name) {
                 return true;
@@ -91,12 +91,16 @@ impl SlotDirectory {
             let is_over = entry.standing == Standing::Leaving && entry.counts.is_idle();
             entry.standing = Standing::Leaving;
             if is_over {
-                taken.remove(&entry.slot);
+                free.insert(entry.slot);
             }
             !is_over
         });
-        let destinations = &self.destinations;
-        self.services.retain(|key, _| destinations.keys().chain(wanted).any(|(service, _)| service == key));
+        self.services.retain(|key, _| services.contains(key));
+    }
+
+    /// Whether the last flow of a removed server has ended, so that another compilation would let go of it.
+    pub fn is_due(&self) -> bool {
+        self.destinations.values().any(|entry| entry.standing == Standing::Leaving && entry.counts.is_idle())
     }
 
     /// All real servers, removed ones with flows included.
@@ -104,18 +108,8 @@ impl SlotDirectory {
         self.destinations.iter()
     }
 
-    /// The counts behind a number: to count the flows that a restart finds in the table.
-    pub fn counts(&self, slot: DestinationSlot) -> Option<&Arc<DestinationCounts>> {
-        self.destinations.values().find(|entry| entry.slot == slot).map(|entry| &entry.counts)
-    }
-
-    fn lowest_free(&self) -> DestinationSlot {
-        let gap = self.taken.iter().zip(0..).find(|(slot, n)| slot.0 != *n).map(|(_, n)| n);
-        DestinationSlot(gap.unwrap_or(self.taken.len() as u32))
-    }
-
     /// Reads what [`SlotDirectory::save`] wrote; an absent file is an empty directory. All counts are zero: count the
-    /// flows of the table before the first [`SlotDirectory::retire`].
+    /// flows of the table ([`dataplane::worker::Shared::recount`]) before the second [`SlotDirectory::retire`].
     ///
     /// # Errors
     /// An unreadable file, or one of another version or in disorder. Without it flows of the table mean nothing.
@@ -130,15 +124,21 @@ impl SlotDirectory {
             return Err(bad(format!("its version is {}, this program reads {VERSION}", file.version)));
         }
         let mut directory = Self::new(workers);
+        let mut taken = BTreeSet::new();
         for line in file.destinations {
             let slot = DestinationSlot(line.slot);
             let name = line.name().ok_or_else(|| bad(format!("protocol {} is not balanced", line.protocol)))?;
             let two_way = line.two_way;
             let entry = SlotEntry { two_way, ..SlotEntry::new(slot, workers) };
-            if !directory.taken.insert(slot) || directory.destinations.insert(name, entry).is_some() {
+            if line.slot >= MOST_SLOTS {
+                return Err(bad(format!("slot {} is above {MOST_SLOTS}", line.slot)));
+            }
+            if !taken.insert(slot) || directory.destinations.insert(name, entry).is_some() {
                 return Err(bad(format!("slot {} or its server stands twice", line.slot)));
             }
         }
+        directory.next = taken.last().map_or(0, |slot| slot.0 + 1);
+        directory.free = (0..directory.next).map(DestinationSlot).filter(|slot| !taken.contains(slot)).collect();
         Ok(directory)
     }
 
@@ -160,6 +160,17 @@ impl SlotDirectory {
 
 /// The layout of the file.
 const VERSION: u32 = 1;
+/// Tables are indexed by number, so a file cannot name any.
+const MOST_SLOTS: u32 = 1 << 24;
+
+/// The lowest number that nobody has.
+fn lowest(free: &mut BTreeSet<DestinationSlot>, next: &mut u32) -> DestinationSlot {
+    free.pop_first().unwrap_or_else(|| {
+        let slot = DestinationSlot(*next);
+        *next += 1;
+        slot
+    })
+}
 
 #[derive(Serialize, Deserialize)]
 struct File {
@@ -243,11 +254,14 @@ mod tests {
         assert_eq!((first, second), (DestinationSlot(0), DestinationSlot(1)));
         counts.begin(Activity::Active);
         let wanted = BTreeSet::from([name(2)]);
-        slots.retire(&wanted);
-        slots.retire(&wanted);
+        slots.retire(&wanted, &BTreeSet::new());
+        slots.retire(&wanted, &BTreeSet::new());
+        assert!(!slots.is_due());
         assert_eq!(slots.destination(name(3), Method::Dr).0, DestinationSlot(2), "0 has a flow still");
         counts.end(Activity::Active);
-        slots.retire(&BTreeSet::from([name(2), name(3)]));
+        assert!(slots.is_due());
+        slots.retire(&BTreeSet::from([name(2), name(3)]), &BTreeSet::new());
+        assert!(!slots.is_due());
         assert_eq!(slots.destination(name(4), Method::Dr).0, DestinationSlot(0));
     }
 
@@ -255,7 +269,7 @@ mod tests {
     fn a_removed_server_keeps_its_number_until_the_second_look() {
         let mut slots = SlotDirectory::new(1);
         let (first, _) = slots.destination(name(1), Method::Nat);
-        slots.retire(&BTreeSet::new());
+        slots.retire(&BTreeSet::new(), &BTreeSet::new());
         assert_eq!(slots.destination(name(2), Method::Nat).0, DestinationSlot(1));
         assert_eq!(slots.destination(name(1), Method::Nat).0, first, "back before it was forgotten");
     }
@@ -283,9 +297,12 @@ mod tests {
         let mut again = SlotDirectory::load(&path, 1).unwrap();
         assert_eq!(again.destination(name(2), Method::Tun).0, second);
         assert_eq!(again.destination(name(3), Method::Tun).0, DestinationSlot(2));
-        assert!(again.counts(second).is_some_and(|counts| counts.is_idle()));
         std::fs::write(&path, "{\"version\":9,\"destinations\":[]}").unwrap();
         assert!(SlotDirectory::load(&path, 1).unwrap_err().to_string().contains("version is 9"));
+        let mut far = SlotDirectory { next: MOST_SLOTS, ..SlotDirectory::new(1) };
+        far.destination(name(1), Method::Nat);
+        far.save(&path).unwrap();
+        assert!(SlotDirectory::load(&path, 1).unwrap_err().to_string().contains("is above"));
         std::fs::write(&path, "garbage").unwrap();
         assert!(SlotDirectory::load(&path, 1).is_err());
     }

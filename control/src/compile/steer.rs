@@ -3,26 +3,20 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use dataplane::ident::{Endpoint, NetPort, ServiceKey};
+use dataplane::ident::{Endpoint, MacAddr, NetPort, ServiceKey};
 use dataplane::steer::SteerPlan;
 
-use super::hops::HopPlanner;
 use super::slots::{SlotDirectory, Standing};
 use crate::config::Config;
 use crate::topology::Topology;
 
-/// The plan for services whose address is here now.
-pub(super) fn plan(config: &Config, topology: &Topology, hops: &HopPlanner<'_>, slots: &SlotDirectory) -> SteerPlan {
+/// The plan for services whose address is here now; `macs` are those that frames for this machine may carry.
+pub(super) fn plan(config: &Config, topology: &Topology, macs: BTreeSet<MacAddr>, slots: &SlotDirectory) -> SteerPlan {
     let vips: BTreeSet<IpAddr> = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
     let local: BTreeSet<IpAddr> = topology.addresses.iter().map(|(_, net)| net.addr()).collect();
     let keys = config.virtual_servers.iter().map(|service| service.key);
     let services = keys.filter(|key| local.contains(&key.at.address)).collect();
-    SteerPlan {
-        macs: hops.own_macs().collect(),
-        replies: replies(&services, slots),
-        services,
-        own: local.difference(&vips).copied().collect(),
-    }
+    SteerPlan { macs, replies: replies(&services, slots), services, own: local.difference(&vips).copied().collect() }
 }
 
 /// NAT real servers: those of services that are served here, and any with flows, until the last has ended.

@@ -313,6 +313,52 @@ fn replies_of_a_removed_server_are_taken_until_its_last_flow_ended() {
 }
 
 #[test]
+fn flows_of_a_removed_server_are_counted_to_their_end_and_its_number_is_given_again() {
+    let topology = batch::parse(MACHINE).unwrap();
+    let with = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    let without = config(vec![service("10.9.0.1:80", &[])]);
+    let other = config(vec![service("10.9.0.1:80", &[("10.2.0.6:80", ForwardingMethod::Nat)])]);
+    let Run { compiled, mut slots } = run(&with, MACHINE);
+    let slot = compiled.snapshot.services.iter().next().unwrap().destinations[0].slot;
+    compiled.snapshot.services.counts(slot).unwrap().begin(Activity::Active);
+    let removed = compile(&without, &topology, &compiled.ports, &mut slots, Some(&compiled)).unwrap();
+    assert!(removed.snapshot.services.destination(slot).is_none());
+    let replaced = compile(&other, &topology, &compiled.ports, &mut slots, Some(&removed)).unwrap();
+    assert_ne!(replaced.snapshot.services.iter().next().unwrap().destinations[0].slot, slot);
+    replaced.snapshot.services.counts(slot).unwrap().end(Activity::Active);
+    assert!(slots.is_due());
+    let later = compile(&other, &topology, &compiled.ports, &mut slots, Some(&replaced)).unwrap();
+    assert!(Arc::ptr_eq(&replaced.snapshot.services, &later.snapshot.services), "one more look is to come");
+    assert!(!slots.is_due());
+    let last = compile(&with, &topology, &compiled.ports, &mut slots, Some(&later)).unwrap();
+    assert_eq!(last.snapshot.services.iter().next().unwrap().destinations[0].slot, slot);
+}
+
+#[test]
+fn a_refused_configuration_lets_go_of_nothing() {
+    let topology = batch::parse(MACHINE).unwrap();
+    let good = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    let twice = config(vec![service("10.9.0.1:1", &[]), service("10.9.0.1:1", &[])]);
+    let Run { compiled, mut slots } = run(&good, MACHINE);
+    for _ in 0..3 {
+        let refused = compile(&twice, &topology, &compiled.ports, &mut slots, Some(&compiled)).unwrap_err();
+        assert!(refused.to_string().contains("defined twice"), "{refused}");
+    }
+    assert!(!slots.is_due() && slots.iter().all(|(_, entry)| entry.standing == slots::Standing::Configured));
+}
+
+#[test]
+fn ten_thousand_services_of_ten_servers_are_compiled() {
+    let at = |n: usize, port: usize| format!("10.{}.{}.{}:{port}", 64 + (n >> 16), n >> 8 & 0xff, n & 0xff);
+    let servers: Vec<String> = (0..10).map(|n| at(n, 80)).collect();
+    let servers: Vec<_> = servers.iter().map(|at| (at.as_str(), ForwardingMethod::Tun)).collect();
+    let services = (0..10_000).map(|n| service(&format!("10.9.{}.{}:80", n >> 8, n & 0xff), &servers)).collect();
+    let run = run(&config(services), &format!("{MACHINE}\nroute add 10.64.0.0/10 via 10.2.0.254"));
+    let slots: std::collections::BTreeSet<_> = run.slots.iter().map(|(_, entry)| entry.slot.0).collect();
+    assert_eq!((slots.len(), slots.last()), (100_000, Some(&99_999)));
+}
+
+#[test]
 fn replies_of_a_whole_address_service_are_of_any_port() {
     let services = vec![service("10.9.0.1:0", &[("10.2.0.5:0", ForwardingMethod::Nat)])];
     assert_eq!(run(&config(services), MACHINE).compiled.steer.replies, [tcp("10.2.0.5:0")].into());

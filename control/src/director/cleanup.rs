@@ -9,10 +9,10 @@ use std::path::Path;
 use dataplane::steer::{self, Cleaned, Interface};
 
 use super::journal::{ChangedQueues, Entries, Journal, JournalError, KernelPair};
-use super::state_dir::{Holder, StateDir, StateDirError};
 use crate::compile::kernel_port::DATAPLANE_END;
 use crate::error::chain;
 use crate::kernel::{self, Addresses, KernelError, Netlink};
+use crate::state_dir::{Holder, StateDir, StateDirError};
 
 /// Why nothing was undone.
 #[derive(Debug, thiserror::Error)]
@@ -74,13 +74,13 @@ impl Report {
 
 /// [`undo`], unless a director lives.
 pub async fn after_death(state: &StateDir) -> Result<Report, CleanupError> {
-    if let Some(holder) = state.holder() {
-        return Err(CleanupError::Alive(state.path().to_owned(), holder));
-    }
     if !state.path().exists() {
         return Ok(Report::default());
     }
-    let _lock = state.lock()?;
+    let _lock = match state.lock_after_death().await {
+        Err(StateDirError::Taken { path, holder }) => return Err(CleanupError::Alive(path, holder)),
+        result => result?,
+    };
     // The pid file stays: who unlinks a lock file lets two hold it.
     undo(state).await
 }

@@ -22,7 +22,9 @@ pub fn read(options: &RunOptions) -> Result<Config, Refused> {
     let diagnostics = &loaded.diagnostics;
     match loaded.config {
         Some(config) => {
-            lines(diagnostics, Severity::Warning).iter().for_each(|line| tracing::warn!("{line}"));
+            for line in lines(diagnostics, Severity::Warning) {
+                tracing::warn!("{line}");
+            }
             Ok(config)
         }
         None => Err(Refused {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use dataplane::clock::{self, Tick};
 use dataplane::flow::{FlowTable, Opened, TableError, V4, V6};
 
-use super::state_dir::StateDir;
 use crate::compile::SlotDirectory;
 use crate::config::DataplaneConfig;
+use crate::state_dir::StateDir;
 
 /// Open flow tables, with the numbers that they refer to.
 #[derive(Debug)]

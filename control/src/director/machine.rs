@@ -11,7 +11,9 @@ use super::journal::{ChangedQueues, Journal, JournalError, KernelPair};
 use crate::compile::kernel_port::{DATAPLANE_END, KERNEL_END};
 use crate::compile::{CompileError, PortPlan, PortRole, static_link};
 use crate::config::StaticAddress;
-use crate::kernel::{self, AddedAddress, Addresses, KernelError, KernelPortError, Neighbours, Netlink, Outcome, Watcher};
+use crate::kernel::{
+    self, AddedAddress, Addresses, KernelError, KernelPortError, Neighbours, Netlink, Outcome, Watcher,
+};
 use crate::topology::Topology;
 
 /// How long a change of ours may take to come back from the kernel.
@@ -90,7 +92,7 @@ impl Machine {
     }
 
     /// Gives interfaces the numbers of queues that the ports ask for.
-    pub async fn set_queues(&mut self, ports: &[PortPlan]) -> Result<(), MachineError> {
+    pub fn set_queues(&mut self, ports: &[PortPlan]) -> Result<(), MachineError> {
         let topology = self.topology();
         let now = |port: &PortPlan| topology.links.get(&port.link).map_or(port.queues, |state| state.queues);
         for port in ports.iter().filter(|port| port.role == PortRole::Network && now(port) != port.queues) {

@@ -3,6 +3,7 @@
 //! Whatever it changes on the machine stands in the journal first, so a stop, a failed start and `sluice cleanup` undo
 //! it by the same code.
 
+pub mod claim;
 pub mod cleanup;
 pub mod configuration;
 pub mod cores;
@@ -16,7 +17,6 @@ pub mod publish;
 mod report;
 mod serve;
 mod start;
-pub mod state_dir;
 pub mod workers;
 
 pub use start::StartError;
@@ -31,11 +31,11 @@ use crate::config::Config;
 use crate::error::chain;
 use crate::guard::line::DirectorEnd;
 use crate::signals::{Signals, SignalsError};
+use crate::state_dir::{Lock, StateDir, StateDirError};
 use journal::{Journal, JournalError};
 use machine::MachineError;
 use options::RunOptions;
 use serve::Director;
-use state_dir::{Lock, StateDir, StateDirError};
 
 /// Questions of the API that may wait.
 const QUESTIONS: usize = 64;
@@ -95,7 +95,7 @@ pub async fn run(options: &RunOptions, guarded: Guarded) -> Result<(), DirectorE
     privilege::check()?;
     let state = StateDir::new(&options.state_dir);
     state.create()?;
-    let (line, _lock) = Line::open(guarded, &state)?;
+    let (line, _lock) = Line::open(guarded, &state).await?;
     let mut journal = Journal::open(state.journal())?;
     journal.enter_namespace()?;
     let is_first = journal.entries().is_empty();
@@ -145,6 +145,9 @@ async fn live(
         compile_error: None,
         stalled: BTreeSet::new(),
     };
+    for finding in &director.parts.compiled.findings {
+        tracing::warn!("{finding}");
+    }
     director.line.say_ready().await;
     tracing::info!(ms = started.elapsed().as_millis(), "the director serves");
     director.serve(signals, &mut questions).await.map_err(Ended::Serving)?;
@@ -168,10 +171,10 @@ enum Line {
 
 impl Line {
     /// Takes the lock where no guard holds it.
-    fn open(guarded: Guarded, state: &StateDir) -> Result<(Self, Option<Lock>), DirectorError> {
+    async fn open(guarded: Guarded, state: &StateDir) -> Result<(Self, Option<Lock>), DirectorError> {
         match guarded {
             Guarded::ByStdin => Ok((Self::Guarded(DirectorEnd::from_stdin().map_err(DirectorError::Line)?), None)),
-            Guarded::Alone => Ok((Self::Alone, Some(state.lock()?))),
+            Guarded::Alone => Ok((Self::Alone, Some(state.lock_after_death().await?))),
         }
     }
 

@@ -154,12 +154,12 @@ fn destination_view(server: &Destination, compiled: &Compiled) -> view::Destinat
 fn counters(boards: &[Board], steer: &Steer) -> view::Counters {
     let sum = |of: &dyn Fn(&Board) -> &Counter| boards.iter().map(|board| of(board).read()).sum();
     let count = |count, meaning: &str| view::Count { count, meaning: meaning.to_owned() };
-    let drops = Drop::ALL.iter().map(|reason| {
-        (reason.name().to_owned(), count(sum(&|board| board.counters.drop(*reason)), reason.describe()))
-    });
-    let events = Event::ALL.iter().map(|event| {
-        (event.name().to_owned(), count(sum(&|board| board.counters.event(*event)), event.describe()))
-    });
+    let drops = Drop::ALL
+        .iter()
+        .map(|reason| (reason.name().to_owned(), count(sum(&|board| board.counters.drop(*reason)), reason.describe())));
+    let events = Event::ALL
+        .iter()
+        .map(|event| (event.name().to_owned(), count(sum(&|board| board.counters.event(*event)), event.describe())));
     let steering = steer.counters().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the steering counters");
         Vec::new()

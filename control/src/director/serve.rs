@@ -16,7 +16,6 @@ use super::configuration::{self, needs_restart};
 use super::options::RunOptions;
 use super::report::{self, Parts};
 use super::start::{Started, effective};
-use super::state_dir::StateDir;
 use super::{DirectorError, Line};
 use crate::api::Request;
 use crate::api::view::{Configuration, Reloaded, Status};
@@ -24,6 +23,7 @@ use crate::compile::{self, Compiled};
 use crate::config::Config;
 use crate::error::chain;
 use crate::signals::Signals;
+use crate::state_dir::StateDir;
 use crate::topology::{RouteTable, Topology};
 
 /// How often workers are looked after: what they want, whether they live.
@@ -82,7 +82,7 @@ impl Director {
     /// Takes the director's own addresses off the machine and then the dataplane, in the order that resets nobody.
     pub(super) async fn stop(self) -> Result<(), DirectorError> {
         let Self { parts, .. } = self;
-        let Started { workers, mut steer, mut machine, .. } = parts;
+        let Started { workers, mut steer, mut machine, claims, .. } = parts;
         machine.remove_addresses().await?;
         if let Err(error) = steer.apply(&SteerPlan::default()) {
             tracing::warn!("cannot empty the steering maps: {}", chain(&error));
@@ -92,6 +92,7 @@ impl Director {
         }
         // What was received goes out; then the sockets close.
         drop(workers);
+        drop(claims);
         Ok(())
     }
 
@@ -144,7 +145,9 @@ impl Director {
         match self.try_reload().await {
             Ok(messages) => {
                 tracing::info!("configuration read again and applied");
-                messages.iter().for_each(|message| tracing::warn!("{message}"));
+                for message in &messages {
+                    tracing::warn!("{message}");
+                }
                 (self.refused, self.read) = (None, Instant::now());
                 Reloaded { applied: true, messages }
             }

@@ -4,22 +4,26 @@
 //! old one, so that no segment of a service passes to the kernel in between.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use dataplane::flow::TableError;
 use dataplane::ident::CoreIndex;
 use dataplane::port::xsk::XskError;
 use dataplane::steer::{AttachMode, Interface, Steer, SteerError, SteerLimits};
 use dataplane::worker::Shared;
+use tokio::time::sleep;
 
+use super::claim::{ClaimError, Claims};
 use super::cores::{CoresError, WorkerPlan};
 use super::flows::{self, Flows, FlowsError};
 use super::journal::{Journal, JournalError};
 use super::machine::{Machine, MachineError};
 use super::publish::Publisher;
-use super::state_dir::StateDir;
 use super::workers::{self, OpenWorker, ThreadError, Workers};
 use crate::compile::slots::SlotError;
 use crate::compile::{self, CompileError, Compiled, PortPlan, SlotDirectory};
 use crate::config::{Config, XdpMode};
+use crate::state_dir::{DYING_WITHIN, StateDir};
 
 /// Why a director could not start.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +31,9 @@ pub enum StartError {
     /// The machine does not fit the configuration.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// An interface is another director's.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The machine could not be changed.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -46,7 +53,9 @@ pub enum StartError {
     #[error(transparent)]
     Steer(#[from] SteerError),
     /// No native XDP where nothing else was allowed.
-    #[error("interface {0} has no native XDP, and `mode native` allows nothing else; use `mode auto` or `mode generic`")]
+    #[error(
+        "interface {0} has no native XDP, and `mode native` allows nothing else; use `mode auto` or `mode generic`"
+    )]
     NotNative(String),
     /// The sockets.
     #[error(transparent)]
@@ -69,21 +78,24 @@ pub(super) struct Started {
     pub(super) compiled: Compiled,
     pub(super) plan: WorkerPlan,
     pub(super) machine: Machine,
+    /// Last: what is claimed is let go when nothing is used any more.
+    pub(super) claims: Claims,
 }
 
 /// Starts a dataplane.
 pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -> Result<Started, StartError> {
     let mut machine = Machine::watch(journal).await?;
     machine.journal.record(|e| e.pid = std::process::id())?;
-    let (plan, ports) = prepare(config, &mut machine).await?;
+    let networks = compile::derive_ports(config, &machine.topology())?;
+    let claims = Claims::make(config, &networks).await?;
+    let (plan, ports) = prepare(config, &mut machine, networks).await?;
     let new_addresses = machine.set_addresses(&config.static_addresses).await?;
     machine.journal.record(|e| e.flow_dir = Some(state.flow_dir()))?;
-    let Flows { v4, v6, mut slots } = flows::open(state, &config.dataplane, plan.count())?;
+    let Flows { v4, v6, mut slots } = open_flows(state, config, &plan).await?;
     let config = effective(config, &plan);
     let compiled = compile::compile(&config, &machine.topology(), &ports, &mut slots, None)?;
     slots.save(&state.destinations())?;
-    let shared =
-        Arc::new(Shared::new(Arc::new(compiled.snapshot.clone()), v4, v6, plan.count(), ports.len()));
+    let shared = Arc::new(Shared::new(Arc::new(compiled.snapshot.clone()), v4, v6, plan.count(), ports.len()));
     shared.recount();
     let (mut steer, modes) = steer(&compiled, &mut machine.journal)?;
     let opened = workers::open(&plan, &ports)?;
@@ -91,7 +103,20 @@ pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -
     let workers = Workers::start(opened, &shared, config.dataplane.idle)?;
     machine.announce(&new_addresses);
     let publisher = Publisher::new(Arc::clone(&shared));
-    Ok(Started { workers, steer, modes, shared, publisher, slots, compiled, plan, machine })
+    Ok(Started { workers, steer, modes, shared, publisher, slots, compiled, plan, machine, claims })
+}
+
+/// Opens the flow tables, waiting a while for a killed director that still has them.
+async fn open_flows(state: &StateDir, config: &Config, plan: &WorkerPlan) -> Result<Flows, FlowsError> {
+    let patience = Instant::now() + DYING_WITHIN;
+    loop {
+        match flows::open(state, &config.dataplane, plan.count()) {
+            Err(FlowsError::Table(TableError::InUse { .. })) if Instant::now() < patience => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// The configuration with what was decided about workers.
@@ -102,12 +127,15 @@ pub(super) fn effective(config: &Config, plan: &WorkerPlan) -> Config {
 }
 
 /// Decides on workers and ports, and makes the machine ready for them.
-async fn prepare(config: &Config, machine: &mut Machine) -> Result<(WorkerPlan, Vec<PortPlan>), StartError> {
-    let networks = compile::derive_ports(config, &machine.topology())?;
+async fn prepare(
+    config: &Config,
+    machine: &mut Machine,
+    networks: Vec<PortPlan>,
+) -> Result<(WorkerPlan, Vec<PortPlan>), StartError> {
     let available: Vec<CoreIndex> =
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| CoreIndex(core.id)).collect();
     let plan = WorkerPlan::decide(config.dataplane.workers.as_ref(), &networks, &available)?;
-    machine.set_queues(&networks).await?;
+    machine.set_queues(&networks)?;
     if config.dataplane.kernel_port.is_none() {
         return Ok((plan, networks));
     }
@@ -117,8 +145,7 @@ async fn prepare(config: &Config, machine: &mut Machine) -> Result<(WorkerPlan, 
 
 /// Loads the program, tells it everything, and attaches it to every port.
 fn steer(compiled: &Compiled, journal: &mut Journal) -> Result<(Steer, Vec<AttachMode>), StartError> {
-    let sockets: u32 = compiled.ports.iter().map(|port| port.queues).sum();
-    let mut steer = Steer::load(&SteerLimits { sockets, ..SteerLimits::default() })?;
+    let mut steer = Steer::load(&limits(compiled))?;
     steer.apply(&compiled.steer)?;
     let mut modes = Vec::with_capacity(compiled.ports.len());
     for (port, base) in with_bases(&compiled.ports) {
@@ -139,6 +166,19 @@ fn steer(compiled: &Compiled, journal: &mut Journal) -> Result<(Steer, Vec<Attac
         modes.push(mode);
     }
     Ok((steer, modes))
+}
+
+/// Room in the program's maps: for what there is twice over, and for reloads to grow into. Each entry of room costs the
+/// start, and a restart after a crash, some nanoseconds and 16 bytes a map.
+fn limits(compiled: &Compiled) -> SteerLimits {
+    let room = |entries: usize, least: u32| u32::try_from(entries.saturating_mul(2)).unwrap_or(u32::MAX).max(least);
+    let default = SteerLimits::default();
+    SteerLimits {
+        services: room(compiled.steer.services.len(), default.services / 2),
+        replies: room(compiled.steer.replies.len(), default.replies / 8),
+        own: room(compiled.steer.own.len() + compiled.steer.macs.len(), default.own),
+        sockets: compiled.ports.iter().map(|port| port.queues).sum(),
+    }
 }
 
 /// Puts every socket behind the index of its port and queue.

@@ -62,13 +62,13 @@ fn open_one(
     index: WorkerIndex,
     core: CoreIndex,
 ) -> Result<OpenWorker, XskError> {
-    let place = |port: &PortPlan, queue: QueueIndex| SocketPlace { port: port.index, interface: port.name.clone(), queue };
+    let place =
+        |port: &PortPlan, queue: QueueIndex| SocketPlace { port: port.index, interface: port.name.clone(), queue };
     let places: Vec<SocketPlace> =
         ports.iter().flat_map(|port| plan.queues(index, port).map(|queue| place(port, queue))).collect();
     let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(0);
     let ports = XskPorts::open(&places, &socket_config(ports), mtu)?;
-    let sockets =
-        ports.sockets().map(|(place, fd, mode)| SocketInfo { place: place.clone(), mode, fd }).collect();
+    let sockets = ports.sockets().map(|(place, fd, mode)| SocketInfo { place: place.clone(), mode, fd }).collect();
     Ok(OpenWorker { index, core, ports, sockets })
 }
 

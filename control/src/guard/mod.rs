@@ -20,8 +20,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::director::cleanup;
 use crate::director::options::RunOptions;
-use crate::director::state_dir::{StateDir, StateDirError};
 use crate::signals::{Signals, SignalsError};
+use crate::state_dir::{StateDir, StateDirError};
 use line::GuardEnd;
 use notify::News;
 use policy::{Policy, Step};
@@ -52,7 +52,7 @@ pub enum GuardError {
 pub async fn run(options: &RunOptions, limits: Limits) -> Result<ExitCode, GuardError> {
     let state = StateDir::new(&options.state_dir);
     state.create()?;
-    let lock = state.lock()?;
+    let lock = state.lock_after_death().await?;
     lock.share_with_children().map_err(GuardError::Spawn)?;
     let mut guard = Guard { options, state, signals: Signals::listen()?, policy: Policy::new(limits, Instant::now()) };
     guard.watch().await

@@ -258,6 +258,16 @@ impl<F: Family> FlowEntry<F> {
         }
     }
 
+    /// Whether this is the packed key of a direction.
+    #[inline]
+    pub(super) fn holds(&self, direction: Direction, words: &F::Words) -> bool {
+        let cells = match direction {
+            Direction::Forward => &self.forward,
+            Direction::Reverse => &self.reverse,
+        };
+        F::holds(cells, words)
+    }
+
     /// Writes a flow into a free entry, which only the caller knows. Gives the new generation.
     #[inline]
     pub(super) fn write(&self, new: &NewFlow<F>) -> u32 {

@@ -244,7 +244,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Whether a slot is taken by another flow with the key of this claim.
     #[inline]
     fn rivals(&self, claim: &Claim<F>, word: SlotWord) -> bool {
-        word.index() != claim.index && self.entry_at(word.index()).words(word.direction()) == claim.words
+        word.index() != claim.index && self.entry_at(word.index()).holds(word.direction(), &claim.words)
     }
 
     /// Waits a bounded time for the flow of a committed slot to be live; `None` if it ended or is still on its way.

@@ -47,6 +47,8 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn cells() -> Self::Cells;
     /// Reads cells, relaxed: whatever led the reader to them ordered their contents.
     fn load(cells: &Self::Cells) -> Self::Words;
+    /// Whether cells hold this key, as [`Family::load`] reads them.
+    fn holds(cells: &Self::Cells, words: &Self::Words) -> bool;
     /// Writes cells, relaxed: whatever publishes them orders their contents.
     fn store(cells: &Self::Cells, words: &Self::Words);
 }
@@ -91,6 +93,11 @@ impl Family for V4 {
     }
 
     #[inline]
+    fn holds(cells: &[AtomicU64; 2], words: &[u64; 2]) -> bool {
+        holds(cells, words)
+    }
+
+    #[inline]
     fn store(cells: &[AtomicU64; 2], words: &[u64; 2]) {
         store(cells, words);
     }
@@ -124,6 +131,11 @@ impl Family for V6 {
     #[inline]
     fn load(cells: &[AtomicU64; 5]) -> [u64; 5] {
         load(cells)
+    }
+
+    #[inline]
+    fn holds(cells: &[AtomicU64; 5], words: &[u64; 5]) -> bool {
+        holds(cells, words)
     }
 
     #[inline]
@@ -174,6 +186,12 @@ fn unpack_v6(low: u64, high: u64) -> Ipv6Addr {
 #[inline]
 fn load<const W: usize>(cells: &[AtomicU64; W]) -> [u64; W] {
     std::array::from_fn(|i| cells[i].load(Ordering::Relaxed))
+}
+
+/// Without branches between the words, and without the call that comparing arrays would become.
+#[inline]
+fn holds<const W: usize>(cells: &[AtomicU64; W], words: &[u64; W]) -> bool {
+    cells.iter().zip(words).fold(0, |differ, (cell, word)| differ | (cell.load(Ordering::Relaxed) ^ word)) == 0
 }
 
 #[inline]

@@ -127,7 +127,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     fn look(&self, word: SlotWord, words: &F::Words) -> Look {
         let entry = self.entry_at(word.index());
         let direction = word.direction();
-        if word.is_empty() || entry.words(direction) != *words {
+        if word.is_empty() || !entry.holds(direction, words) {
             return Look::Other;
         }
         let state = entry.state();

@@ -39,7 +39,7 @@ fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: 
     let table = F::table(context.shared);
     match table.lookup(&path::reversed(&key)) {
         Find::Hit { flow, direction } => {
-            translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction)
+            translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction);
         }
         Find::Miss => hands.discard(context, packet.frame, Drop::IcmpUnrelated),
         Find::Unsettled => hands.discard(context, packet.frame, Drop::InsertContended),

@@ -58,7 +58,13 @@ pub struct Shared {
 
 impl Shared {
     /// Shared state for `workers` workers with `ports` ports each.
-    pub fn new(snapshot: Arc<Snapshot>, flows4: FlowTable<V4>, flows6: FlowTable<V6>, workers: usize, ports: usize) -> Self {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        flows4: FlowTable<V4>,
+        flows6: FlowTable<V6>,
+        workers: usize,
+        ports: usize,
+    ) -> Self {
         Self {
             snapshot: ArcSwap::new(snapshot),
             flows4,
@@ -183,10 +189,13 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>) {
         if let Some(counts) = context.snapshot.services.counts(DestinationSlot(slot)) {
             counts.end(activity);
         }
-        context.counters.event(match why {
-            Ended::Expired => Event::FlowExpired,
-            Ended::Evicted => Event::FlowEvicted,
-        }).add(1);
+        context
+            .counters
+            .event(match why {
+                Ended::Expired => Event::FlowExpired,
+                Ended::Evicted => Event::FlowEvicted,
+            })
+            .add(1);
     };
     shared.flows4.sweep(&mut hands.flows4, context.now, SWEEP_BUDGET, |entry, why| {
         ended(entry.destination(), path::activity(entry), why);

@@ -1,5 +1,7 @@
 //! What the packet layer makes of a frame, byte for byte, and two other libraries' opinion of it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails has to say so")]
+
 mod frames;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

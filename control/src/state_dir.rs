@@ -6,6 +6,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 
@@ -44,6 +45,15 @@ pub enum StateDirError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder(pub Option<u32>);
 
+/// How long a killed director may take to let go of everything: its sockets are closed one by one.
+pub const DYING_WITHIN: Duration = Duration::from_secs(3);
+
+impl Holder {
+    fn is_alive(self) -> bool {
+        self.0.is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists())
+    }
+}
+
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
@@ -70,7 +80,7 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(&self.path)
-            .map_err(|source| self.error("cannot create", &self.path, source))
+            .map_err(|source| failed("cannot create", &self.path, source))
     }
 
     /// The directory itself.
@@ -118,16 +128,30 @@ impl StateDir {
             .truncate(false)
             .mode(0o644)
             .open(&path)
-            .map_err(|source| self.error("cannot open", &path, source))?;
+            .map_err(|source| failed("cannot open", &path, source))?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
                 return Err(StateDirError::Taken { path: self.path.clone(), holder: read_pid(&mut file) });
             }
-            Err((_, errno)) => return Err(self.error("cannot lock", &path, errno.into())),
+            Err((_, errno)) => return Err(failed("cannot lock", &path, errno.into())),
         };
-        write_pid(&mut lock).map_err(|source| self.error("cannot write", &path, source))?;
+        write_pid(&mut lock).map_err(|source| failed("cannot write", &path, source))?;
         Ok(Lock(lock))
+    }
+
+    /// As [`StateDir::lock`], but waits a while for a holder that is dead: its child, the director, may take a moment to
+    /// follow it.
+    pub async fn lock_after_death(&self) -> Result<Lock, StateDirError> {
+        let patience = Instant::now() + DYING_WITHIN;
+        loop {
+            match self.lock() {
+                Err(StateDirError::Taken { holder, .. }) if !holder.is_alive() && Instant::now() < patience => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The process that holds the lock now, if one does.
@@ -138,10 +162,6 @@ impl StateDir {
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Some(holder),
             _ => None,
         }
-    }
-
-    fn error(&self, action: &'static str, path: &Path, source: io::Error) -> StateDirError {
-        StateDirError::Io { action, path: path.to_owned(), source }
     }
 }
 
@@ -154,6 +174,10 @@ impl Lock {
     pub fn share_with_children(&self) -> io::Result<()> {
         fcntl(&*self.0, FcntlArg::F_SETFD(FdFlag::empty())).map(drop).map_err(Into::into)
     }
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> StateDirError {
+    StateDirError::Io { action, path: path.to_owned(), source }
 }
 
 fn read_pid(file: &mut File) -> Holder {
