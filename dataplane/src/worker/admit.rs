@@ -25,6 +25,7 @@ const SERVER_TRIES: u32 = 4;
 const PORT_TRIES: u16 = 32;
 
 /// A packet whose key belongs to no flow, as far as the lookup saw.
+#[inline(never)]
 pub(super) fn packet<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<F>) {
     let at = Endpoint { address: keyed.key.destination.into(), port: keyed.key.destination_port };
     let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
@@ -33,13 +34,13 @@ pub(super) fn packet<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<
     if !opens(context, &keyed) {
         // The packet before it in the same burst may just have opened the flow.
         return match F::table(context.shared).lookup(&keyed.key) {
-            Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
+            Find::Hit { flow, direction } => carry::packet_after_all(context, hands, keyed, flow, direction),
             Find::Miss => stray(context, hands, keyed),
             Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
         };
     }
     match open(context, hands, &keyed, service) {
-        Ok(flow) => carry::packet(context, hands, keyed, flow, Direction::Forward),
+        Ok(flow) => carry::packet_after_all(context, hands, keyed, flow, Direction::Forward),
         Err(Drop::NoDestination) => {
             reply::icmp(context, hands, &keyed.packet, ErrorKind::PortUnreachable, at.address);
             hands.discard(context, keyed.packet.frame, Drop::NoDestination);

@@ -1,5 +1,7 @@
 //! A packet of a flow: the flow's state moves, the packet is rewritten by the flow's method and sent on.
 
+#![allow(clippy::inline_always, reason = "one body for each family, its packets in registers: a third of the cost")]
+
 use std::net::IpAddr;
 
 use super::egress::{self, Learnt};
@@ -11,16 +13,16 @@ use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::nat::Rewrite;
-use crate::forward::{mtu, ttl, tun};
-use crate::ident::Protocol;
+use crate::forward::{mtu, plain, ttl, tun};
+use crate::ident::{PortIndex, Protocol};
 use crate::next_hop::{Hop, HopIndex};
 use crate::port::Ports;
 use crate::service::{Destination, DestinationSlot, Method};
 use crate::state::{TcpState, View};
-use crate::wire::{Fragment, TcpFlags};
+use crate::wire::{Fragment, Headers, TcpFlags};
 
 /// A packet that was found to belong to a flow by its key.
-#[inline]
+#[inline(always)]
 pub(super) fn packet<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -41,9 +43,21 @@ pub(super) fn packet<F: Path, P: Ports>(
     forward(context, hands, keyed.packet, entry, direction);
 }
 
+/// As [`packet`], for callers off the usual way.
+#[inline(never)]
+pub(super) fn packet_after_all<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<F>,
+    flow: FlowRef,
+    direction: Direction,
+) {
+    packet(context, hands, keyed, flow, direction);
+}
+
 /// Forwards a packet of a live flow: one with ports, or a later fragment of one.
-#[inline]
-pub(super) fn forward<F: Path, P: Ports>(
+#[inline(always)]
+fn forward<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
@@ -60,13 +74,27 @@ pub(super) fn forward<F: Path, P: Ports>(
     let vip = || there.destination.into();
     match (direction, destination.method) {
         (Direction::Forward, Method::Nat) => to_server_nat(context, hands, packet, entry, destination, vip),
-        (Direction::Forward, Method::Dr) => to_server_dr(context, hands, packet, destination, vip),
+        (Direction::Forward, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
         (Direction::Forward, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
         (Direction::Reverse, _) => to_client(context, hands, packet, entry, &there),
     }
 }
 
+/// As [`forward`], for packets off the usual way: later fragments, errors of others.
+#[inline(never)]
+pub(super) fn forward_other<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    entry: &FlowEntry<F>,
+    direction: Direction,
+) {
+    forward(context, hands, packet, entry, direction);
+}
+
 /// Ends a flow before its time, if nobody else just did.
+#[cold]
+#[inline(never)]
 pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, flow: FlowRef, entry: &FlowEntry<F>) {
     if !F::table(context.shared).end(F::part(hands), flow) {
         return;
@@ -89,7 +117,7 @@ fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<F>, direction: Directio
 }
 
 /// Moves the flow's state, its destination's counts and its deadline.
-#[inline]
+#[inline(always)]
 fn advance<F: Path>(
     context: Context<'_>,
     entry: &FlowEntry<F>,
@@ -126,7 +154,7 @@ fn advance<F: Path>(
     }
 }
 
-#[inline]
+#[inline(always)]
 fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
     if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
         let bytes = packet.headers.ip_length();
@@ -137,7 +165,7 @@ fn count(context: Context<'_>, destination: &Destination, direction: Direction, 
     }
 }
 
-#[inline]
+#[inline(always)]
 fn to_server_nat<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -150,19 +178,24 @@ fn to_server_nat<F: Path, P: Ports>(
         return hands.discard(context, packet.frame, Drop::DestinationGone);
     };
     let hop = context.snapshot.hops.destination(destination.slot);
-    let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     let to = Rewrite {
         source: back.destination,
         source_port: back.destination_port,
         destination: back.source,
         destination_port: back.source_port,
     };
+    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+        let Packet { mut frame, headers, .. } = packet;
+        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
+        return egress::transmit(context, hands, frame, port);
+    }
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
     egress::send(context, hands, packet, hop, || destination.at.address, None);
 }
 
-#[inline]
-fn to_server_dr<P: Ports>(
+#[inline(always)]
+fn to_server_dr<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
@@ -173,11 +206,16 @@ fn to_server_dr<P: Ports>(
     if *hop == Hop::Kernel {
         return egress::to_kernel(context, hands, packet);
     }
+    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+        let Packet { mut frame, .. } = packet;
+        F::route_plain(hands.ports.bytes_mut(&mut frame), link);
+        return egress::transmit(context, hands, frame, port);
+    }
     let Some(packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     egress::send(context, hands, packet, hop, || destination.at.address, None);
 }
 
-#[inline]
+#[inline(always)]
 fn to_server_tun<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -213,7 +251,7 @@ fn to_server_tun<P: Ports>(
     egress::send(context, hands, Packet { frame, headers, port }, hop, || destination.at.address, None);
 }
 
-#[inline]
+#[inline(always)]
 fn to_client<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -222,13 +260,18 @@ fn to_client<F: Path, P: Ports>(
     there: &FlowKey<F::Addr>,
 ) {
     let hop = way_to_client(context, entry, there.source.into());
-    let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
     let to = Rewrite {
         source: there.destination,
         source_port: there.destination_port,
         destination: there.source,
         destination_port: there.source_port,
     };
+    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+        let Packet { mut frame, headers, .. } = packet;
+        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
+        return egress::transmit(context, hands, frame, port);
+    }
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
     let learnt = match hop {
         Hop::OnLink(_) => entry.client_mac().map(|(mac, port)| Learnt { mac, port }),
@@ -237,8 +280,17 @@ fn to_client<F: Path, P: Ports>(
     egress::send(context, hands, packet, hop, || there.source.into(), learnt);
 }
 
+/// The port and Ethernet addresses for a packet that can be edited at one go, if it is such a packet and may go on.
+#[inline(always)]
+fn plain_way<'h>(headers: &Headers, hop: &'h Hop) -> Option<(PortIndex, &'h [u8; plain::LINK])> {
+    let Hop::Neighbour { port, header, mtu } = hop else { return None };
+    let link = header.as_slice().try_into().ok()?;
+    let may_pass = headers.ttl > 1 && headers.ip_length() <= usize::from(*mtu);
+    (may_pass && headers.is_plain()).then_some((*port, link))
+}
+
 /// The way back to a flow's client: remembered by the flow while the routes stay the same.
-#[inline]
+#[inline(always)]
 pub(super) fn way_to_client<'s, F: Path>(context: Context<'s>, entry: &FlowEntry<F>, client: IpAddr) -> &'s Hop {
     let hops = &context.snapshot.hops;
     let [generation, index] = unpack(entry.return_hop());
@@ -263,7 +315,7 @@ const fn unpack(stored: u32) -> [u16; 2] {
 /// Takes one off TTL or hop limit and checks the length against the way out; what does not pass is answered by ICMP
 /// from `speaker` and dropped. Packets to the kernel keep their TTL: the kernel is the end of their way, or takes one
 /// off itself.
-#[inline]
+#[inline(always)]
 fn fit<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,

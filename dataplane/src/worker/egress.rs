@@ -1,5 +1,7 @@
 //! The way out: the link header of the next hop in front, and onto a port.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
+
 use std::net::IpAddr;
 
 use super::{Context, Hands, Packet};
@@ -26,7 +28,7 @@ impl Learnt {
 
 /// Sends a packet by a hop. `to` is where it goes, in case that has to be resolved; `learnt` the Ethernet address
 /// that a flow remembers of it.
-#[inline]
+#[inline(always)]
 pub(super) fn send<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -51,6 +53,7 @@ pub(super) fn send<P: Ports>(
 }
 
 /// Gives a packet to the director's own kernel, within the rate.
+#[inline(never)]
 pub(super) fn to_kernel<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
     let Some(kernel) = &context.snapshot.kernel else {
         return hands.discard(context, packet.frame, Drop::KernelAbsent);
@@ -64,7 +67,7 @@ pub(super) fn to_kernel<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, pa
 }
 
 /// Puts the link header in front of the IP packet that begins at `l3`, and the frame onto the port.
-#[inline]
+#[inline(always)]
 pub(super) fn emit<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -85,6 +88,12 @@ pub(super) fn emit<P: Ports>(
     let (addresses, ether_type) = link.split_at_mut(header.len());
     addresses.copy_from_slice(header);
     ether_type.copy_from_slice(&version.ether_type());
+    transmit(context, hands, frame, port);
+}
+
+/// Puts a finished frame onto a port.
+#[inline(always)]
+pub(super) fn transmit<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, port: PortIndex) {
     let bytes = frame.len();
     match hands.ports.transmit(port, frame) {
         Ok(()) => {
@@ -98,6 +107,8 @@ pub(super) fn emit<P: Ports>(
 }
 
 /// Drops a frame whose next Ethernet address is unknown, and asks control for it.
+#[cold]
+#[inline(never)]
 fn want<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, address: IpAddr) {
     // A full queue means that control has plenty to resolve already.
     let _ = context.shared.wanted.push(address);

@@ -15,6 +15,7 @@ use crate::service::{Destination, DestinationSlot, Method};
 use crate::wire::IpVersion;
 
 /// A packet that is neither TCP nor UDP: an ICMP error that a flow is behind, or nothing of ours.
+#[inline(never)]
 pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
     let frame = hands.ports.bytes(&packet.frame);
     if !packet.headers.is_icmp_error(frame) {
@@ -102,7 +103,7 @@ fn to_server<F: Path, P: Ports>(
             egress::send(context, hands, packet, hop, || destination.at.address, None);
         }
         // The server has the VIP itself: the error goes the way of the flow, as it is.
-        _ => carry::forward(context, hands, packet, entry, Direction::Forward),
+        _ => carry::forward_other(context, hands, packet, entry, Direction::Forward),
     }
 }
 

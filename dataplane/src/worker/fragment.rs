@@ -90,6 +90,7 @@ impl FragmentTable {
 }
 
 /// A later fragment: sent after its first, with addresses rewritten alike.
+#[inline(never)]
 pub(super) fn follow<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
     match packet.headers.version {
         IpVersion::V4 => follow_in::<V4, P>(context, hands, packet),
@@ -109,7 +110,7 @@ fn follow_in<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, pack
         is_of(entry, direction, addresses).then_some((entry, direction))
     });
     match found {
-        Some((entry, direction)) => carry::forward(context, hands, packet, entry, direction),
+        Some((entry, direction)) => carry::forward_other(context, hands, packet, entry, direction),
         None => hands.discard(context, packet.frame, Drop::FragmentUnknown),
     }
 }

@@ -209,6 +209,8 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>) {
 
 impl<P: Ports> Hands<P> {
     /// Counts a drop and gives the frame back.
+    #[cold]
+    #[inline(never)]
     fn discard(&mut self, context: Context<'_>, frame: Frame, reason: Drop) {
         context.counters.drop(reason).add(1);
         self.ports.free(frame);

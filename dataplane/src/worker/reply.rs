@@ -28,6 +28,8 @@ pub(super) enum Sent {
 }
 
 /// Tells the sender of `packet` what is wrong with it, as `speaker`.
+#[cold]
+#[inline(never)]
 pub(super) fn icmp<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -43,6 +45,8 @@ pub(super) fn icmp<P: Ports>(
 }
 
 /// Resets the connection that `packet` takes itself to belong to.
+#[cold]
+#[inline(never)]
 pub(super) fn reset<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: &Packet) -> Sent {
     let sent = answer(context, hands, packet, reset::reply);
     if sent == Sent::Yes {
