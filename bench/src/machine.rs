@@ -21,7 +21,8 @@ pub(crate) struct Machine {
 impl Machine {
     /// This machine.
     pub(crate) fn here() -> Self {
-        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        // Not the thread's own count: it may be pinned to one.
+        let cores = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
         Self {
             cpu: format!("{}, {cores} cores", cpu_name()),
             kernel: read("/proc/sys/kernel/osrelease"),

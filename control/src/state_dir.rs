@@ -46,11 +46,15 @@ pub enum StateDirError {
 pub struct Holder(pub Option<u32>);
 
 /// How long a killed director may take to let go of everything: its sockets are closed one by one.
-pub const DYING_WITHIN: Duration = Duration::from_secs(3);
+pub const DYING_WITHIN: Duration = Duration::from_secs(10);
 
 impl Holder {
     fn is_alive(self) -> bool {
-        self.0.is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists())
+        self.0.is_none_or(|pid| {
+            // The state stands behind the name in brackets; a zombie waits only for its parent.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+        })
     }
 }
 
@@ -200,6 +204,21 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_dead_even_before_its_parent_has_looked() {
+        assert!(Holder(Some(std::process::id())).is_alive());
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        let is_dead = || !Holder(Some(pid)).is_alive();
+        let patience = Instant::now() + Duration::from_secs(5);
+        while !is_dead() && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(is_dead(), "a zombie counts as alive");
+        child.wait().unwrap();
+        assert!(is_dead());
+    }
 
     #[test]
     fn a_second_lock_names_the_first_ones_pid() {

@@ -56,6 +56,8 @@ fn root_a_stop_leaves_the_machine_as_it_was() {
     assert_eq!(status["services"][0]["destinations"][0]["connections"], 1);
     assert_eq!(status["services"][0]["destinations"][0]["way"], "resolved");
     assert_eq!(status["ports"].as_array().unwrap().len(), 3, "eth0, eth1 and the kernel port");
+    assert!(status["ports"][0]["traffic"]["received_packets"].as_u64().unwrap() > 3, "{status}");
+    assert!(status["counters"]["steering"]["redirected"].as_u64().unwrap() > 3, "{status}");
     assert_eq!(lab.traces().len(), 4, "{:?}", lab.traces());
     let page = String::from_utf8(lab.ask("status").stdout).unwrap();
     assert!(page.contains("TCP  10.1.0.100:80 rr\n  -> 10.2.0.2:8080 "), "{page}");

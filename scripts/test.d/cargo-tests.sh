@@ -5,12 +5,12 @@ set -euo pipefail
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 
-ROOT_TESTS='test(/root_/) + binary(/root_/)'
+ROOT_TESTS='test(/root_/)'
 cd "$SLUICE_ROOT"
 case ${1:-} in
   unit)
     if have cargo-nextest; then
-      cargo nextest run --locked --workspace --no-fail-fast -E "not ($ROOT_TESTS)"
+      cargo nextest run --locked --workspace --no-fail-fast -E "not $ROOT_TESTS"
       cargo test --locked --workspace --doc
     else
       cargo test --locked --workspace --no-fail-fast -- --skip root_

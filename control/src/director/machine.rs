@@ -8,11 +8,11 @@ use ipnet::IpNet;
 use tokio::time::timeout;
 
 use super::journal::{ChangedQueues, Journal, JournalError, KernelPair};
-use crate::compile::kernel_port::{DATAPLANE_END, KERNEL_END};
+use crate::compile::kernel_port::{DATAPLANE_END, KERNEL_END, needs_loopback};
 use crate::compile::{CompileError, PortPlan, PortRole, static_link};
-use crate::config::StaticAddress;
+use crate::config::{Config, StaticAddress};
 use crate::kernel::{
-    self, AddedAddress, Addresses, KernelError, KernelPortError, Neighbours, Netlink, Outcome, Watcher,
+    self, AddedAddress, Addresses, KernelError, KernelPortError, Loopback, Neighbours, Netlink, Outcome, Watcher,
 };
 use crate::topology::Topology;
 
@@ -89,6 +89,15 @@ impl Machine {
         let is_up = |topology: &Topology, index: u32| topology.links.get(&Link(index)).is_some_and(|state| state.up);
         self.wait_for(|topology| ends.iter().flatten().all(|index| is_up(topology, *index))).await;
         Ok(())
+    }
+
+    /// Lets packets for 127.0.0.0/8 in by the kernel port where a real server is there, and nowhere else.
+    pub fn set_loopback(&self, config: &Config) -> Result<(), MachineError> {
+        if self.journal.entries().kernel_port == KernelPair::Absent {
+            return Ok(());
+        }
+        let is_open = needs_loopback(config);
+        Ok(kernel::set_loopback(if is_open { Loopback::Open } else { Loopback::Closed })?)
     }
 
     /// Gives interfaces the numbers of queues that the ports ask for.

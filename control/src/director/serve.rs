@@ -73,6 +73,7 @@ impl Director {
                     looks += 1;
                     if looks % LOOKS_TO_TEND == 0 {
                         self.tend().await;
+                        self.let_go().await;
                     }
                 }
             }
@@ -179,6 +180,7 @@ impl Director {
                 return Err(said);
             }
         };
+        self.parts.machine.set_loopback(&new).map_err(|error| one(&error))?;
         let topology = self.parts.machine.topology();
         let compiled = self.compile(&config, &topology).map_err(|error| vec![error])?;
         self.config = new;
@@ -208,6 +210,14 @@ impl Director {
     async fn tend(&mut self) {
         if let Err(error) = self.parts.machine.neighbours.tend(&self.parts.compiled.wanted).await {
             tracing::warn!("cannot look after neighbours: {}", chain(&error));
+        }
+    }
+
+    /// Stops steering the replies of a removed server whose last flow has ended.
+    async fn let_go(&mut self) {
+        if self.parts.slots.is_due() {
+            let topology = self.parts.machine.topology();
+            self.follow(&topology).await;
         }
     }
 

@@ -140,6 +140,7 @@ async fn prepare(
         return Ok((plan, networks));
     }
     machine.make_kernel_port(plan.count(), &networks).await?;
+    machine.set_loopback(config)?;
     Ok((plan, compile::derive_ports(config, &machine.topology())?))
 }
 

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::director::cleanup;
 use crate::director::options::RunOptions;
+use crate::director::privilege::{self, PrivilegeError};
 use crate::signals::{Signals, SignalsError};
 use crate::state_dir::{StateDir, StateDirError};
 use line::GuardEnd;
@@ -40,6 +41,9 @@ pub enum GuardError {
     /// The state directory cannot be used.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
+    /// Not permitted.
+    #[error(transparent)]
+    Privilege(#[from] PrivilegeError),
     /// Signals cannot be received.
     #[error(transparent)]
     Signals(#[from] SignalsError),
@@ -51,7 +55,10 @@ pub enum GuardError {
 /// Runs a director below a guard until a signal stops it; the exit code is that of `sluice run`.
 pub async fn run(options: &RunOptions, limits: Limits) -> Result<ExitCode, GuardError> {
     let state = StateDir::new(&options.state_dir);
-    state.create()?;
+    // Who may not write there may most likely not run a director either, which is the better answer.
+    state
+        .create()
+        .map_err(|error| privilege::check().err().map_or(GuardError::StateDir(error), GuardError::Privilege))?;
     let lock = state.lock_after_death().await?;
     lock.share_with_children().map_err(GuardError::Spawn)?;
     let mut guard = Guard { options, state, signals: Signals::listen()?, policy: Policy::new(limits, Instant::now()) };
@@ -110,8 +117,11 @@ impl Guard<'_> {
                         ward = None;
                         last = Some(status);
                         self.policy.died(Instant::now());
-                        tracing::error!(%status, "the director died");
-                        notify::tell(News::Restarting);
+                        // A start that was refused has said why by itself.
+                        if self.policy.was_ready() {
+                            tracing::error!(%status, "the director died");
+                            notify::tell(News::Restarting);
+                        }
                     }
                 },
             }

@@ -99,6 +99,11 @@ impl Policy {
         self.was_ready = true;
     }
 
+    /// Whether a director has ever been ready.
+    pub(super) const fn was_ready(&self) -> bool {
+        self.was_ready
+    }
+
     /// The director died, or could not be started, or was ended for a hand-over.
     pub(super) fn died(&mut self, now: Instant) {
         if !self.was_ready {

@@ -35,18 +35,18 @@ pub(super) struct Engine {
     verdicts: [u64; Verdict::ALL.len()],
     shared: Arc<Shared>,
     workers: Vec<Worker<PcapPorts>>,
-    now: Option<Duration>,
+    now: Duration,
     /// The worker that gets the next packet.
     next: usize,
 }
 
 impl Engine {
-    /// A director with this configuration on this machine, for a replay of `packets` packets.
+    /// A director with this configuration on this machine. Its clock begins with the first of `arrivals`.
     pub(super) fn new(
         config: &Config,
         topology: &Topology,
         workers: usize,
-        packets: usize,
+        arrivals: &[Arrival],
     ) -> Result<Self, ReplayError> {
         if !(1..=MAX_WORKERS).contains(&workers) {
             return Err(ReplayError::Workers(workers));
@@ -55,30 +55,22 @@ impl Engine {
         let mut slots = SlotDirectory::new(workers);
         let compiled = compile::compile(config, topology, &ports, &mut slots, None)?;
         // A packet opens one flow at most: no need for memory that millions of flows would take.
-        let most = u32::try_from(2 * packets + 1024).unwrap_or(u32::MAX);
+        let most = u32::try_from(2 * arrivals.len() + 1024).unwrap_or(u32::MAX);
         let flows4 = FlowTable::anonymous(config.dataplane.connections.min(most), workers)?;
         let flows6 = FlowTable::anonymous(config.dataplane.connections6.min(most), workers)?;
-        let shared = Shared::new(Arc::new(compiled.snapshot), flows4, flows6, workers, ports.len());
+        let shared = Arc::new(Shared::new(Arc::new(compiled.snapshot), flows4, flows6, workers, ports.len()));
+        let now = arrivals.first().map_or(Duration::ZERO, |arrival| arrival.time);
+        let worker = |n| Worker::new(WorkerIndex(n as u8), Arc::clone(&shared), PcapPorts::new(ports.len()), now);
         Ok(Self {
             findings: compiled.findings,
             steer: compiled.steer,
             verdicts: [0; Verdict::ALL.len()],
-            shared: Arc::new(shared),
-            workers: Vec::with_capacity(workers),
+            workers: (0..workers).filter_map(worker).collect(),
+            shared,
             ports,
-            now: None,
+            now,
             next: 0,
-        }
-        .with_workers(workers))
-    }
-
-    fn with_workers(mut self, count: usize) -> Self {
-        for index in 0..count {
-            let ports = PcapPorts::new(self.ports.len());
-            let shared = Arc::clone(&self.shared);
-            self.workers.extend(Worker::new(WorkerIndex(index as u8), shared, ports, Duration::ZERO));
-        }
-        self
+        })
     }
 
     /// The ports, by index.
@@ -103,10 +95,7 @@ impl Engine {
 
     /// Lets time pass up to the next packet, in steps, so that flows end when they would. What left meanwhile.
     pub(super) fn wait_until(&mut self, time: Duration) -> Vec<Departure> {
-        let Some(before) = self.now else {
-            self.now = Some(time);
-            return Vec::new();
-        };
+        let before = self.now;
         let pause = time.saturating_sub(before);
         let flows = u128::from(self.shared.flows4.len()) + u128::from(self.shared.flows6.len());
         let turns = (pause.as_millis() / STEP.as_millis()).min(TURNS + flows / FLOWS_PER_TURN) as u32;
@@ -116,7 +105,7 @@ impl Engine {
             left.extend(self.turn(now));
         }
         // Captures of several clocks may run backwards a little; the director's clock never does.
-        self.now = Some(before + pause);
+        self.now = before + pause;
         left
     }
 
@@ -144,7 +133,7 @@ impl Engine {
         let before = Tally::of(self.counters(at));
         self.workers[at].ports_mut().arrive(port, &arrival.bytes)?;
         let mut sent = Vec::new();
-        for departure in self.turn(self.now.unwrap_or_default()) {
+        for departure in self.turn(self.now) {
             sent.extend(outputs.write(Departure { time: arrival.time, ..departure })?);
         }
         let after = Tally::of(self.counters(at));

@@ -112,7 +112,7 @@ pub fn run(request: &Request) -> Result<Summary, ReplayError> {
     let text = std::fs::read_to_string(&request.topology).map_err(|e| file(&request.topology, e))?;
     let topology = machine::describe(&request.topology, text, &config)?;
     let arrivals = arrivals::read(&request.inputs, &topology)?;
-    let mut engine = engine::Engine::new(&config, &topology, request.workers, arrivals.len())?;
+    let mut engine = engine::Engine::new(&config, &topology, request.workers, &arrivals)?;
     std::fs::create_dir_all(&request.out_dir).map_err(|e| file(&request.out_dir, e))?;
     let mut outputs = outputs::Outputs::create(&request.out_dir, &topology, engine.ports())?;
     let mut writer = result::Writer::create(&request.out_dir.join("result.json"))?;
