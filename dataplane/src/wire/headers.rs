@@ -106,6 +106,21 @@ impl Headers {
         (Ipv6Addr::from(at(ipv6::SOURCE)), Ipv6Addr::from(at(ipv6::DESTINATION)))
     }
 
+    /// Whether source or destination is a loopback address.
+    #[inline]
+    pub fn is_loopback(&self, frame: &[u8]) -> bool {
+        match self.version {
+            IpVersion::V4 => {
+                let (source, destination) = self.addresses_v4(frame);
+                source.is_loopback() || destination.is_loopback()
+            }
+            IpVersion::V6 => {
+                let (source, destination) = self.addresses_v6(frame);
+                source.is_loopback() || destination.is_loopback()
+            }
+        }
+    }
+
     /// Whether this is an ICMP or ICMPv6 error that holds a packet (RFC 792, RFC 4443).
     pub fn is_icmp_error(&self, frame: &[u8]) -> bool {
         if matches!(self.fragment, Fragment::Later { .. }) {

@@ -5,10 +5,10 @@
 use std::net::IpAddr;
 
 use super::egress::{self, Learnt};
+use super::fragment::Datagram;
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, admit, reply};
-use crate::clock::Ticks;
+use super::{Context, Hands, Packet, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -21,75 +21,117 @@ use crate::service::{Destination, DestinationSlot, Method};
 use crate::state::{TcpState, View};
 use crate::wire::{Fragment, Headers, TcpFlags};
 
-/// A packet that was found to belong to a flow by its key.
+/// How often a flow's state is moved on while other workers move it too.
+const TRANSITIONS: u32 = 16;
+
+/// A packet that was found to belong to a flow by its key. Given back when the flow is over: it belongs to none then.
 #[inline(always)]
+#[must_use]
 pub(super) fn packet<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     keyed: Keyed<F>,
     flow: FlowRef,
     direction: Direction,
-) {
+) -> Option<Keyed<F>> {
     let entry = F::table(context.shared).entry(flow);
     if entry.deadline().reached(context.now) || is_reuse(entry, &keyed, direction) {
         end(context, hands, flow, entry);
-        return admit::packet(context, hands, keyed);
+        return Some(keyed);
     }
-    let Packet { frame, headers, .. } = &keyed.packet;
-    if let Fragment::First { id } = headers.fragment {
-        let addresses = F::addresses(headers, hands.ports.bytes(frame));
-        context.shared.fragments.publish(context, (flow, direction), addresses, headers.protocol, id);
+    let Some(destination) = context.snapshot.services.destination(DestinationSlot(entry.destination())) else {
+        hands.discard(context, keyed.packet.frame, Drop::DestinationGone);
+        return None;
+    };
+    if !advance(context, entry, destination, direction, &keyed) {
+        return Some(keyed);
     }
-    forward(context, hands, keyed.packet, entry, direction);
+    remember(context, hands, &keyed, flow, direction);
+    deliver(context, hands, keyed.packet, entry, destination, direction);
+    None
 }
 
 /// As [`packet`], for callers off the usual way.
 #[inline(never)]
+#[must_use]
 pub(super) fn packet_after_all<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     keyed: Keyed<F>,
     flow: FlowRef,
     direction: Direction,
-) {
-    packet(context, hands, keyed, flow, direction);
+) -> Option<Keyed<F>> {
+    packet(context, hands, keyed, flow, direction)
 }
 
-/// Forwards a packet of a live flow: one with ports, or a later fragment of one.
-#[inline(always)]
-fn forward<F: Path, P: Ports>(
+/// The packet that its worker has just opened a flow for: the flow's state is already that after it.
+#[inline(never)]
+pub(super) fn first<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<F>,
+    flow: FlowRef,
+    destination: &Destination,
+) {
+    let entry = F::table(context.shared).entry(flow);
+    remember(context, hands, &keyed, flow, Direction::Forward);
+    deliver(context, hands, keyed.packet, entry, destination, Direction::Forward);
+}
+
+/// A packet that goes a flow's way and moves nothing in it: a later fragment, an ICMP error.
+#[inline(never)]
+pub(super) fn follow<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
     entry: &FlowEntry<F>,
     direction: Direction,
 ) {
-    let slot = DestinationSlot(entry.destination());
-    let Some(destination) = context.snapshot.services.destination(slot) else {
-        return hands.discard(context, packet.frame, Drop::DestinationGone);
-    };
-    let there = entry.forward();
-    advance(context, entry, destination, direction, (there.protocol, packet.headers.tcp));
-    count(context, destination, direction, &packet);
-    let vip = || there.destination.into();
-    match (direction, destination.method) {
-        (Direction::Forward, Method::Nat) => to_server_nat(context, hands, packet, entry, destination, vip),
-        (Direction::Forward, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
-        (Direction::Forward, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
-        (Direction::Reverse, _) => to_client(context, hands, packet, entry, &there),
+    match context.snapshot.services.destination(DestinationSlot(entry.destination())) {
+        Some(destination) => deliver(context, hands, packet, entry, destination, direction),
+        None => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
 }
 
-/// As [`forward`], for packets off the usual way: later fragments, errors of others.
-#[inline(never)]
-pub(super) fn forward_other<F: Path, P: Ports>(
+/// Lets later fragments find the flow of a first one.
+#[inline]
+fn remember<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    keyed: &Keyed<F>,
+    flow: FlowRef,
+    direction: Direction,
+) {
+    let Packet { frame, headers, .. } = &keyed.packet;
+    if let Fragment::First { id } = headers.fragment {
+        let addresses = (keyed.key.source, keyed.key.destination);
+        let datagram = Datagram::of(headers, hands.ports.bytes(frame), addresses, id);
+        context.shared.fragments.publish(context, (flow, direction), &datagram);
+    }
+}
+
+/// Rewrites a packet by its flow's method and sends it. A flow with a reverse key began under NAT and stays under it,
+/// whatever its server's method is by now.
+#[inline(always)]
+fn deliver<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
     entry: &FlowEntry<F>,
+    destination: &Destination,
     direction: Direction,
 ) {
-    forward(context, hands, packet, entry, direction);
+    count(context, destination, direction, &packet);
+    let there = entry.forward();
+    let vip = || there.destination.into();
+    match (direction, entry.reverse(), destination.method) {
+        (Direction::Reverse, ..) => to_client(context, hands, packet, entry, &there),
+        (Direction::Forward, Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
+        (Direction::Forward, None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
+        (Direction::Forward, None, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
+        // The server of a one-way flow now wants NAT, for which the flow has no key.
+        (Direction::Forward, None, Method::Nat) => hands.discard(context, packet.frame, Drop::DestinationGone),
+    }
 }
 
 /// Ends a flow before its time, if nobody else just did.
@@ -116,46 +158,53 @@ fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<F>, direction: Directio
         && TcpState::from_u8(entry.state().state()).is_reusable()
 }
 
-/// Moves the flow's state, its destination's counts and its deadline.
+/// Moves the flow's state, its destination's counts and its deadline. False when the flow is over.
 #[inline(always)]
 fn advance<F: Path>(
     context: Context<'_>,
     entry: &FlowEntry<F>,
     destination: &Destination,
     direction: Direction,
-    (protocol, tcp): (Protocol, TcpFlags),
-) {
+    keyed: &Keyed<F>,
+) -> bool {
     let timeouts = &context.snapshot.policy.timeouts;
-    let view = match (direction, destination.method.is_two_way()) {
-        (Direction::Forward, true) => View::Input,
-        (Direction::Forward, false) => View::InputOnly,
-        (Direction::Reverse, _) => View::Output,
+    let (protocol, tcp) = (keyed.key.protocol, keyed.packet.headers.tcp);
+    let view = match direction {
+        Direction::Reverse => View::Output,
+        Direction::Forward if entry.reverse().is_some() => View::Input,
+        Direction::Forward => View::InputOnly,
     };
-    loop {
+    for _ in 0..TRANSITIONS {
         let seen = entry.state();
-        let (next, idle): (u8, Ticks) = match protocol {
+        if !seen.is_live() {
+            return false;
+        }
+        let (next, idle, is_embryonic) = match protocol {
             Protocol::Tcp => {
                 let next = TcpState::from_u8(seen.state()).next(view, tcp);
-                (next.to_u8(), timeouts.tcp(next))
+                (next.to_u8(), timeouts.tcp(next), next.is_embryonic())
             }
-            Protocol::Udp => (seen.state(), timeouts.udp()),
+            // Whoever opened the flow saw the first datagram: this is another, of either side.
+            Protocol::Udp => (seen.state(), timeouts.udp(), false),
         };
-        let is_embryonic = protocol == Protocol::Tcp && TcpState::from_u8(next).is_embryonic();
-        let next_flags = if is_embryonic { seen.flags() } else { seen.flags() & !flag::EMBRYONIC };
+        let flags = if is_embryonic { seen.flags() } else { seen.flags() & !flag::EMBRYONIC };
         entry.set_deadline(context.now.after(idle));
-        if (next, next_flags) == (seen.state(), seen.flags()) {
-            return;
+        if (next, flags) == (seen.state(), seen.flags()) {
+            return true;
         }
         // Another worker may move the same flow: the one whose transition takes effect moves the counts.
-        if entry.transition(seen, next, next_flags).is_ok() {
+        if entry.transition(seen, next, flags).is_ok() {
             let (from, to) = (path::state_activity(protocol, seen.state()), path::state_activity(protocol, next));
-            return destination.counts.shift(from, to);
+            destination.counts.shift(from, to);
+            return true;
         }
     }
+    // So many others have moved it that this packet makes no difference.
+    true
 }
 
 #[inline(always)]
-fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
+pub(super) fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
     if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
         let bytes = packet.headers.ip_length();
         match direction {
@@ -170,13 +219,10 @@ fn to_server_nat<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
-    entry: &FlowEntry<F>,
+    back: &FlowKey<F::Addr>,
     destination: &Destination,
     vip: impl Fn() -> IpAddr,
 ) {
-    let Some(back) = entry.reverse() else {
-        return hands.discard(context, packet.frame, Drop::DestinationGone);
-    };
     let hop = context.snapshot.hops.destination(destination.slot);
     let to = Rewrite {
         source: back.destination,
@@ -187,7 +233,8 @@ fn to_server_nat<F: Path, P: Ports>(
     if let Some((port, link)) = plain_way(&packet.headers, hop) {
         let Packet { mut frame, headers, .. } = packet;
         F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
-        return egress::transmit(context, hands, frame, port);
+        egress::transmit(context, hands, frame, port);
+        return;
     }
     let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
@@ -209,7 +256,8 @@ fn to_server_dr<F: Path, P: Ports>(
     if let Some((port, link)) = plain_way(&packet.headers, hop) {
         let Packet { mut frame, .. } = packet;
         F::route_plain(hands.ports.bytes_mut(&mut frame), link);
-        return egress::transmit(context, hands, frame, port);
+        egress::transmit(context, hands, frame, port);
+        return;
     }
     let Some(packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     egress::send(context, hands, packet, hop, || destination.at.address, None);
@@ -269,7 +317,8 @@ fn to_client<F: Path, P: Ports>(
     if let Some((port, link)) = plain_way(&packet.headers, hop) {
         let Packet { mut frame, headers, .. } = packet;
         F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
-        return egress::transmit(context, hands, frame, port);
+        egress::transmit(context, hands, frame, port);
+        return;
     }
     let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);

@@ -10,6 +10,9 @@ use crate::ident::{PortIndex, Protocol};
 use crate::port::{BURST, Burst, ChecksumMode, Frame, Ports};
 use crate::wire::{self, Fragment, Headers, IpVersion, Settled, checksum};
 
+/// How often a packet is admitted while other workers end the flows that it gets.
+const ADMISSIONS: u32 = 4;
+
 /// A packet with the key that it is looked up by.
 pub(super) struct Keyed<F: Path> {
     pub(super) packet: Packet,
@@ -24,16 +27,14 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
     if burst.is_empty() {
         return;
     }
-    let Some(settings) = context.snapshot.ports.get(port.0 as usize) else {
-        return burst.drain(..).for_each(|frame| hands.ports.free(frame));
-    };
+    let source = Source::of(context, port);
     let traffic = context.counters.ports().get(port.0 as usize);
     let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
     for frame in burst.drain(..) {
         if let Some(traffic) = traffic {
             traffic.received.count(frame.len());
         }
-        match examine(context, hands, frame, settings.checksum) {
+        match examine(context, hands, frame, source) {
             Ok((frame, headers)) => sort(context, hands, Packet { frame, headers, port }, &mut v4, &mut v6),
             Err((frame, reason)) => hands.discard(context, frame, reason),
         }
@@ -42,18 +43,40 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
     look_up(context, hands, v6);
 }
 
-/// Parses a frame and, where its port asks for it, sees to its transport checksum.
+/// What to look at in the frames of a port.
+#[derive(Clone, Copy)]
+struct Source {
+    checksum: ChecksumMode,
+    is_kernel: bool,
+}
+
+impl Source {
+    fn of(context: Context<'_>, port: PortIndex) -> Self {
+        let settings = context.snapshot.ports.get(port.0 as usize);
+        Self {
+            // A port that the snapshot does not know yet gets all care.
+            checksum: settings.map_or(ChecksumMode::Full, |settings| settings.checksum),
+            is_kernel: context.snapshot.kernel.as_ref().is_some_and(|kernel| kernel.port == port),
+        }
+    }
+}
+
+/// Parses a frame, refuses loopback addresses (a local server may have one, but no host on a wire: the kernel, with
+/// `route_localnet`, would take them for its own) and, where its port asks for it, sees to its transport checksum.
 fn examine<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     mut frame: Frame,
-    mode: ChecksumMode,
+    from: Source,
 ) -> Result<(Frame, Headers), (Frame, Drop)> {
     let headers = match wire::parse(hands.ports.bytes(&frame)) {
         Ok(headers) => headers,
         Err(reason) => return Err((frame, reason)),
     };
-    if mode == ChecksumMode::Full {
+    if !from.is_kernel && headers.is_loopback(hands.ports.bytes(&frame)) {
+        return Err((frame, Drop::Martian));
+    }
+    if from.checksum == ChecksumMode::Full {
         match checksum::settle(hands.ports.bytes_mut(&mut frame), &headers) {
             Ok(Settled::Completed) => context.counters.event(Event::ChecksumCompleted).add(1),
             Ok(_) => {}
@@ -110,10 +133,27 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: L
     let table = F::table(context.shared);
     let probes: ArrayVec<_, BURST> = lot.iter().map(|keyed| table.probe(keyed.hash)).collect();
     for (keyed, probe) in lot.into_iter().zip(&probes) {
-        match table.find(&keyed.key, probe) {
+        let flowless = match table.find(&keyed.key, probe) {
             Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
-            Find::Miss => admit::packet(context, hands, keyed),
-            Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
+            Find::Miss => Some(keyed),
+            Find::Unsettled => {
+                hands.discard(context, keyed.packet.frame, Drop::InsertContended);
+                None
+            }
+        };
+        if let Some(keyed) = flowless {
+            admit(context, hands, keyed);
         }
     }
+}
+
+/// Admits a packet of no flow: again when the flow that it got ends before the packet could use it.
+fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<F>) {
+    for _ in 0..ADMISSIONS {
+        match admit::packet(context, hands, keyed) {
+            None => return,
+            Some(flowless) => keyed = flowless,
+        }
+    }
+    hands.discard(context, keyed.packet.frame, Drop::InsertContended);
 }
