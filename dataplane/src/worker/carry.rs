@@ -122,15 +122,16 @@ fn deliver<F: Path, P: Ports>(
     direction: Direction,
 ) {
     count(context, destination, direction, &packet);
-    let there = entry.forward();
-    let vip = || there.destination.into();
-    match (direction, entry.reverse(), destination.method) {
-        (Direction::Reverse, ..) => to_client(context, hands, packet, entry, &there),
-        (Direction::Forward, Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
-        (Direction::Forward, None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
-        (Direction::Forward, None, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
+    if direction == Direction::Reverse {
+        return to_client(context, hands, packet, entry, &entry.forward());
+    }
+    let vip = || entry.forward().destination.into();
+    match (entry.reverse(), destination.method) {
+        (Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
+        (None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
+        (None, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
         // The server of a one-way flow now wants NAT, for which the flow has no key.
-        (Direction::Forward, None, Method::Nat) => hands.discard(context, packet.frame, Drop::DestinationGone),
+        (None, Method::Nat) => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
 }
 
@@ -171,7 +172,7 @@ fn advance<F: Path>(
     let (protocol, tcp) = (keyed.key.protocol, keyed.packet.headers.tcp);
     let view = match direction {
         Direction::Reverse => View::Output,
-        Direction::Forward if entry.reverse().is_some() => View::Input,
+        Direction::Forward if entry.is_two_way() => View::Input,
         Direction::Forward => View::InputOnly,
     };
     for _ in 0..TRANSITIONS {

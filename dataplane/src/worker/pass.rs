@@ -108,10 +108,15 @@ fn sort<P: Ports>(
         Ok(headers) => headers,
         Err(reason) => return hands.discard(context, frame, reason),
     };
-    if !from.is_kernel && headers.is_loopback(bytes) {
+    let keys = Keys::of(&headers, bytes);
+    let is_loopback = match &keys {
+        Keys::V4(key) => key.source.is_loopback() || key.destination.is_loopback(),
+        Keys::V6(key) => key.source.is_loopback() || key.destination.is_loopback(),
+        Keys::None => headers.is_loopback(bytes),
+    };
+    if is_loopback && !from.is_kernel {
         return hands.discard(context, frame, Drop::Martian);
     }
-    let keys = Keys::of(&headers, bytes);
     if from.checksum == ChecksumMode::Full {
         match checksum::settle(hands.ports.bytes_mut(&mut frame), &headers) {
             Ok(Settled::Completed) => context.counters.event(Event::ChecksumCompleted).add(1),
