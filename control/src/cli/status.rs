@@ -115,7 +115,7 @@ fn flows(page: &mut String, status: &Status) {
     table(page, ["family", "flows", "room for"], status.flows.iter().map(row).collect());
 }
 
-/// As `ipvsadm -L -n` prints it.
+/// As `ipvsadm -L -n` prints it, real servers by address; IPVS itself, and the JSON, have the latest first.
 fn services(page: &mut String, services: &[Service]) {
     line!(page, "\nServices");
     line!(page, "Prot LocalAddress:Port Scheduler Flags");
@@ -127,9 +127,9 @@ fn services(page: &mut String, services: &[Service]) {
         let address = endpoint(service.address, service.port);
         let note = if service.local { "" } else { "  (address not on this machine: not served)" };
         line!(page, "{:<4} {address} {}{note}", service.protocol, service.scheduler);
-        for destination in &service.destinations {
-            real_server(page, destination);
-        }
+        let mut destinations: Vec<_> = service.destinations.iter().collect();
+        destinations.sort_by_key(|destination| (destination.address, destination.port));
+        destinations.into_iter().for_each(|destination| real_server(page, destination));
     }
 }
 

@@ -85,6 +85,11 @@ pub enum Finding {
         /// The interface.
         interface: String,
     },
+    /// A port whose interface was removed. One that has its name now is another: the sockets are not on it.
+    PortGone {
+        /// The interface.
+        interface: String,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -100,7 +105,7 @@ impl fmt::Display for Finding {
             }
             Self::Unresolved { service, server, neighbour, interface } => write!(
                 f,
-                "{service}: real server {server} cannot be reached yet, {neighbour} does not answer on {interface}; \
+                "{service}: real server {server} cannot be reached yet, {neighbour} has not answered on {interface}; \
                  check that it is up and the cable, VLAN and prefix are right"
             ),
             Self::NotByPort { service, server, interface } => write!(
@@ -133,6 +138,10 @@ impl fmt::Display for Finding {
             Self::PortDown { interface } => {
                 write!(f, "interface {interface} is down; `ip link set {interface} up`, and check its cable")
             }
+            Self::PortGone { interface } => write!(
+                f,
+                "interface {interface} was removed; once there is one of this name again, a restart of sluice takes it into use"
+            ),
         }
     }
 }

@@ -170,6 +170,12 @@ fn settings(port: &PortPlan) -> PortSettings {
 }
 
 fn ports_down<'a>(topology: &'a Topology, ports: &'a [PortPlan]) -> impl Iterator<Item = Finding> + 'a {
-    let is_up = |port: &&PortPlan| topology.links.get(&port.link).is_some_and(|state| state.up);
-    ports.iter().filter(move |port| !is_up(port)).map(|port| Finding::PortDown { interface: port.name.clone() })
+    ports.iter().filter_map(|port| {
+        let interface = port.name.clone();
+        match topology.links.get(&port.link) {
+            None => Some(Finding::PortGone { interface }),
+            Some(link) if !link.up => Some(Finding::PortDown { interface }),
+            Some(_) => None,
+        }
+    })
 }

@@ -149,7 +149,7 @@ fn destinations_keep_the_order_of_the_file() {
 fn dr_to_a_silent_server_waits_for_its_address() {
     let run = run(&config(vec![service("10.9.0.1:80", &[("10.2.0.9:80", ForwardingMethod::Dr)])]), MACHINE);
     assert!(matches!(run.hop("10.2.0.9:80"), Hop::Unresolved(egress) if egress.port == PortIndex(1)));
-    assert!(run.told().contains("10.2.0.9 does not answer on eth1"), "{}", run.told());
+    assert!(run.told().contains("10.2.0.9 has not answered on eth1"), "{}", run.told());
     let wanted: Vec<IpAddr> = run.compiled.wanted.iter().map(|(_, address)| *address).collect();
     assert!(wanted.contains(&"10.2.0.9".parse().unwrap()));
     assert!(wanted.contains(&"10.1.0.254".parse().unwrap()), "gateways towards clients are kept, too");
@@ -476,4 +476,13 @@ fn a_port_that_is_down_is_told() {
     let machine = format!("{MACHINE}\nlink set eth0 down");
     let run = run(&config(vec![service("10.9.0.1:80", &[])]), &machine);
     assert!(run.told().contains("interface eth0 is down"), "{}", run.told());
+}
+
+#[test]
+fn a_port_that_was_removed_is_told_though_its_name_is_there_again() {
+    let mut ports = run(&config(vec![service("10.9.0.1:80", &[])]), MACHINE).compiled.ports;
+    ports[0].link = dataplane::next_hop::Link(4711);
+    let topology = batch::parse(MACHINE).unwrap();
+    let told: Vec<_> = super::ports_down(&topology, &ports).map(|finding| finding.to_string()).collect();
+    assert!(told.len() == 1 && told[0].contains("interface eth0 was removed"), "{told:?}");
 }

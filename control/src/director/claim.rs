@@ -55,6 +55,7 @@ impl Claims {
         let failed = |source| ClaimError::Io { interface: interface.to_owned(), source };
         let address = SocketAddr::from_abstract_name(format!("sluice/{interface}")).map_err(failed)?;
         let patience = Instant::now() + DYING_WITHIN;
+        let mut waits = false;
         loop {
             match UnixListener::bind_addr(&address) {
                 Ok(claim) => {
@@ -63,7 +64,15 @@ impl Claims {
                 }
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(failed(error)),
                 Err(_) if Instant::now() >= patience => return Err(ClaimError::Taken(interface.to_owned())),
-                Err(_) => sleep(Duration::from_millis(20)).await,
+                Err(_) => {
+                    if !std::mem::replace(&mut waits, true) {
+                        tracing::info!(
+                            interface,
+                            "another director has the interface; waiting up to {DYING_WITHIN:?} for its end"
+                        );
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
             }
         }
     }
