@@ -129,7 +129,9 @@ fn services(page: &mut String, services: &[Service]) {
         line!(page, "{:<4} {address} {}{note}", service.protocol, service.scheduler);
         let mut destinations: Vec<_> = service.destinations.iter().collect();
         destinations.sort_by_key(|destination| (destination.address, destination.port));
-        destinations.into_iter().for_each(|destination| real_server(page, destination));
+        for destination in destinations {
+            real_server(page, destination);
+        }
     }
 }
 
