@@ -83,7 +83,7 @@ impl Headers {
     #[inline]
     pub fn is_plain(&self) -> bool {
         let l4 = ETHERNET + self.version.header_length();
-        self.fragment == Fragment::Whole && (self.l3 as usize, self.l4 as usize) == (ETHERNET, l4)
+        matches!(self.fragment, Fragment::Whole) && (self.l3 as usize, self.l4 as usize) == (ETHERNET, l4)
     }
 
     /// Length of the IP packet in bytes.
@@ -95,8 +95,9 @@ impl Headers {
     /// Source and destination of an IPv4 packet; unspecified for any other.
     #[inline]
     pub fn addresses_v4(&self, frame: &[u8]) -> (Ipv4Addr, Ipv4Addr) {
-        let at = |offset| array::<4>(frame, self.l3 as usize + offset).unwrap_or_default();
-        (Ipv4Addr::from(at(ipv4::SOURCE)), Ipv4Addr::from(at(ipv4::DESTINATION)))
+        let both = array::<8>(frame, self.l3 as usize + ipv4::SOURCE).unwrap_or_default();
+        let [a, b, c, d, e, f, g, h] = both;
+        (Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h))
     }
 
     /// Source and destination of an IPv6 packet; unspecified for any other.

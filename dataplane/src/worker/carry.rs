@@ -225,21 +225,8 @@ fn to_server_nat<F: Path, P: Ports>(
     vip: impl Fn() -> IpAddr,
 ) {
     let hop = context.snapshot.hops.destination(destination.slot);
-    let to = Rewrite {
-        source: back.destination,
-        source_port: back.destination_port,
-        destination: back.source,
-        destination_port: back.source_port,
-    };
-    if let Some((port, link)) = plain_way(&packet.headers, hop) {
-        let Packet { mut frame, headers, .. } = packet;
-        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
-        egress::transmit(context, hands, frame, port);
-        return;
-    }
-    let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
-    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
-    egress::send(context, hands, packet, hop, || destination.at.address, None);
+    let to = path::addressed(&path::reversed(back));
+    translate::<F, P>(context, hands, packet, hop, &to, (vip, || destination.at.address), || None);
 }
 
 #[inline(always)]
@@ -309,25 +296,34 @@ fn to_client<F: Path, P: Ports>(
     there: &FlowKey<F::Addr>,
 ) {
     let hop = way_to_client(context, entry, there.source.into());
-    let to = Rewrite {
-        source: there.destination,
-        source_port: there.destination_port,
-        destination: there.source,
-        destination_port: there.source_port,
-    };
+    let to = path::addressed(&path::reversed(there));
+    let learnt = || entry.client_mac().map(|(mac, port)| Learnt { mac, port });
+    let (vip, client) = (|| there.destination.into(), || there.source.into());
+    translate::<F, P>(context, hands, packet, hop, &to, (vip, client), learnt);
+}
+
+/// Gives a packet new addresses and ports and sends it by `hop`: to `towards`, with `speaker` for what has to be said
+/// to its sender, and the Ethernet address that was learnt of an on-link client.
+#[inline(always)]
+fn translate<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    hop: &Hop,
+    to: &Rewrite<F::Addr>,
+    (speaker, towards): (impl Fn() -> IpAddr, impl FnOnce() -> IpAddr),
+    learnt: impl FnOnce() -> Option<Learnt>,
+) {
     if let Some((port, link)) = plain_way(&packet.headers, hop) {
         let Packet { mut frame, headers, .. } = packet;
-        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
+        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, to);
         egress::transmit(context, hands, frame, port);
         return;
     }
-    let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
-    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
-    let learnt = match hop {
-        Hop::OnLink(_) => entry.client_mac().map(|(mac, port)| Learnt { mac, port }),
-        _ => None,
-    };
-    egress::send(context, hands, packet, hop, || there.source.into(), learnt);
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, speaker) else { return };
+    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, to);
+    let learnt = if matches!(hop, Hop::OnLink(_)) { learnt() } else { None };
+    egress::send(context, hands, packet, hop, towards, learnt);
 }
 
 /// The port and Ethernet addresses for a packet that can be edited at one go, if it is such a packet and may go on.

@@ -6,7 +6,6 @@ use super::{Context, Hands, Packet, carry};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowEntry, FlowKey, V4, V6};
 use crate::forward::icmp_translate::{self, Embedded};
-use crate::forward::nat::Rewrite;
 use crate::forward::ttl;
 use crate::ident::Protocol;
 use crate::next_hop::Hop;
@@ -92,12 +91,7 @@ fn to_server<F: Path, P: Ports>(
     back: &FlowKey<F::Addr>,
     destination: &Destination,
 ) {
-    let inner = Rewrite {
-        source: back.source,
-        source_port: back.source_port,
-        destination: back.destination,
-        destination_port: back.destination_port,
-    };
+    let inner = path::addressed(back);
     let frame = hands.ports.bytes_mut(&mut packet.frame);
     let (sender, _) = F::addresses(&packet.headers, frame);
     F::translate(frame, &packet.headers, embedded, (sender, back.source), &inner);
@@ -118,12 +112,7 @@ fn to_client<F: Path, P: Ports>(
     entry: &FlowEntry<F>,
 ) {
     let there = entry.forward();
-    let inner = Rewrite {
-        source: there.source,
-        source_port: there.source_port,
-        destination: there.destination,
-        destination_port: there.destination_port,
-    };
+    let inner = path::addressed(&there);
     let frame = hands.ports.bytes_mut(&mut packet.frame);
     let (sender, _) = F::addresses(&packet.headers, frame);
     let speaker = if sender.into() == embedded.destination { there.destination } else { sender };

@@ -179,8 +179,12 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
     for hash in &lot.hashes {
         probes.push(table.probe(*hash));
     }
-    let read = lot.headers.iter().zip(&lot.keys).zip(&probes);
-    for (frame, ((headers, key), probe)) in lot.frames.drain(..).zip(read) {
+    for (at, frame) in lot.frames.drain(..).enumerate() {
+        let (Some(headers), Some(key), Some(probe)) = (lot.headers.get(at), lot.keys.get(at), probes.get(at)) else {
+            // All four have one length.
+            hands.ports.free(frame);
+            continue;
+        };
         let keyed = Keyed::<F> { packet: Packet { frame, headers: *headers, port }, key: *key };
         let flowless = match table.find(&keyed.key, probe) {
             Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),

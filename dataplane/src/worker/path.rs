@@ -146,6 +146,16 @@ pub(super) const fn reversed<A: Copy>(key: &FlowKey<A>) -> FlowKey<A> {
     }
 }
 
+/// The addresses and ports of packets with this key.
+pub(super) const fn addressed<A: Copy>(key: &FlowKey<A>) -> Rewrite<A> {
+    Rewrite {
+        source: key.source,
+        source_port: key.source_port,
+        destination: key.destination,
+        destination_port: key.destination_port,
+    }
+}
+
 /// The count that a flow in `state` stands in.
 pub(super) fn state_activity(protocol: Protocol, state: u8) -> Activity {
     match protocol {
