@@ -1,4 +1,7 @@
 //! Counters: one writer (a worker), any number of readers; every drop has a reason and every reason a counter.
+//!
+//! No frame is lost between them: of a worker, frames received (all ports) + [`Event::ResetSent`] + [`Event::IcmpSent`]
+//! = [`Event::Forwarded`] (= frames sent, all ports) + all [`Drop`]s. A test holds the workers to it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,6 +51,7 @@ counted! {
     /// Why a worker dropped a frame.
     Drop {
         Truncated = "truncated", "shorter than its headers say";
+        Martian = "martian", "from or to a loopback address, which no wire may carry (RFC 1122 section 3.2.1.3)";
         BadEthernet = "bad_ethernet", "neither IPv4 nor IPv6, or more than two VLAN tags";
         BadIpHeader = "bad_ip_header", "an IP header with a wrong version, length or checksum";
         BadExtension = "bad_extension", "an IPv6 extension header that does not end, or too many of them";
@@ -55,8 +59,7 @@ counted! {
         BadChecksum = "bad_checksum", "a wrong transport checksum on a port with `checksum full`";
         UnhandledProtocol = "unhandled_protocol", "a transport that services do not balance";
         FragmentUnknown = "fragment_unknown", "a later fragment whose first was not seen";
-        FragmentTableFull = "fragment_table_full", "a first fragment that found no place to be remembered";
-        NotForUs = "not_for_us", "matches no flow and no service, and the kernel port may not have it";
+        NotForUs = "not_for_us", "for the kernel, and from it: matches no flow and no service";
         NoFlow = "no_flow", "a segment that opens no connection and belongs to none; answered by a reset";
         NoFlowLimited = "no_flow_limited", "as `no_flow`, with the limit on resets reached";
         NoDestination = "no_destination", "the service has no server that takes connections";
@@ -80,17 +83,18 @@ counted! {
 counted! {
     /// What else a worker counts.
     Event {
-        Forwarded = "forwarded", "frames sent on their way";
-        ToKernel = "to_kernel", "frames given to the kernel by the kernel port";
+        Forwarded = "forwarded", "frames sent by any port: forwarded ones, resets and ICMP errors, those to the kernel";
+        ToKernel = "to_kernel", "frames given to the kernel by the kernel port (also counted as `forwarded`)";
         FlowCreated = "flow_created", "flows inserted";
         FlowAdopted = "flow_adopted", "flows that another worker had inserted first";
         FlowExpired = "flow_expired", "flows that ended by their timer";
         FlowEvicted = "flow_evicted", "embryonic flows ended early because the table was nearly full";
         FlowReused = "flow_reused", "flows ended by a new SYN of the same client port";
-        ResetSent = "reset_sent", "TCP resets sent for segments of no flow";
-        IcmpSent = "icmp_sent", "ICMP errors sent";
+        ResetSent = "reset_sent", "TCP resets made for segments of no flow";
+        IcmpSent = "icmp_sent", "ICMP errors made";
         IcmpTranslated = "icmp_translated", "ICMP errors of others that were translated and passed on";
         IcmpSuppressed = "icmp_suppressed", "ICMP errors not sent because of the rate limit";
+        FragmentTableFull = "fragment_table_full", "first fragments that found no place to be remembered: later ones get lost";
         ChecksumCompleted = "checksum_completed", "partial checksums completed on a port with `checksum full`";
         RouteRefreshed = "route_refreshed", "flows that looked their way to the client up again after a route change";
     }

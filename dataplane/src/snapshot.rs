@@ -62,6 +62,6 @@ pub struct Policy {
     pub stray: StraySegments,
     /// Idle times by state.
     pub timeouts: Timeouts,
-    /// Resets and ICMP errors that a worker may send, each, per second. Zero means none.
+    /// Resets and ICMP errors that each worker may send per second, together. Zero means none.
     pub replies_per_second: u32,
 }

@@ -7,6 +7,7 @@ use common::packet::{self, Segment, parse, tcp, udp, verify};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, KERNEL_MAC, ROUTER_MAC, Setup, ip, server_mac};
 use dataplane::counters::{Drop, Event};
 use dataplane::port::ChecksumMode;
+use dataplane::sched::SchedulerKind;
 use dataplane::service::Method;
 use dataplane::snapshot::{Policy, StraySegments};
 
@@ -155,7 +156,7 @@ fn counts_follow_the_states_and_time_ends_a_flow() {
     let mut director = Director::new(&Setup::new(Method::Nat));
     let count = |d: &Director| (d.counts[1].active(), d.counts[1].inactive());
     director.one(FRONT, &from_client(CLIENT4, VIP4, "S", b"").bytes());
-    assert_eq!(count(&director), (0, 1));
+    assert_eq!(count(&director), (1, 0), "SYN_RECV");
     director.one(FRONT, &from_client(CLIENT4, VIP4, "A", b"").bytes());
     assert_eq!(count(&director), (1, 0));
     director.one(FRONT, &from_client(CLIENT4, VIP4, "FA", b"").bytes());
@@ -176,7 +177,8 @@ fn a_new_syn_takes_the_place_of_a_connection_that_is_over() {
     let to = parse(&director.one(FRONT, &from_client(CLIENT4, VIP4, "S", b"").bytes()).1).destination;
     assert_eq!(to, ip("10.2.0.11"), "scheduled anew");
     assert_eq!(director.event_count(Event::FlowReused), 1);
-    assert_eq!((director.counts[1].inactive(), director.counts[0].inactive()), (0, 1));
+    let counts = |n: usize| (director.counts[n].active(), director.counts[n].inactive());
+    assert_eq!((counts(1), counts(0)), ((0, 0), (1, 0)));
 }
 
 #[test]
@@ -369,6 +371,96 @@ fn a_full_table_refuses_new_flows_and_keeps_the_old() {
     for n in 0..60 {
         assert_eq!(director.pass(FRONT, &ack(n)).len(), 1, "an established flow was evicted");
     }
+}
+
+#[test]
+fn a_full_table_gives_up_datagrams_seen_once_and_keeps_conversations() {
+    let mut setup = Setup::new(Method::Nat);
+    setup.capacity = 64;
+    let mut director = Director::new(&setup);
+    let request = |n: u16| udp(ROUTER_MAC, FRONT_MAC, (CLIENT4, 1024 + n), (VIP4, 80), b"?").bytes();
+    let servers = |director: &mut Director, n| parse(&director.one(FRONT, &request(n)).1).destination;
+    let answer = |server: std::net::IpAddr, n: u16| {
+        let mac = server_mac(if server == ip("10.2.0.11") { 11 } else { 12 });
+        udp(mac, BACK_MAC, (&server.to_string(), 8080), (CLIENT4, 1024 + n), b"!").bytes()
+    };
+    // Ten are answered, ten ask twice.
+    let chosen: Vec<_> = (0..20).map(|n| servers(&mut director, n)).collect();
+    for n in 0..10 {
+        assert_eq!(director.one(BACK, &answer(chosen[usize::from(n)], n)).0, FRONT);
+        director.one(FRONT, &request(10 + n));
+    }
+    for n in 100..400 {
+        director.pass(FRONT, &request(n));
+    }
+    assert!(director.event_count(Event::FlowEvicted) > 100);
+    for n in 0..20 {
+        assert_eq!(director.one(BACK, &answer(chosen[usize::from(n)], n)).0, FRONT, "flow {n} was evicted");
+    }
+}
+
+#[test]
+fn loopback_addresses_come_from_no_wire() {
+    let mut director = Director::new(&Setup::new(Method::Nat));
+    for (from, to) in [("127.0.0.1", VIP4), (CLIENT4, "127.8.8.8"), ("::1", VIP6), (CLIENT6, "::1")] {
+        assert_eq!(director.dropped(FRONT, &from_client(from, to, "S", b"").bytes()), ["martian"], "{from} {to}");
+    }
+}
+
+#[test]
+fn what_the_kernel_sends_does_not_go_back_to_it() {
+    let mut director = Director::new(&Setup::new(Method::Nat));
+    let own = udp(KERNEL_MAC, [2, 0, 0, 0, 0, 3], ("169.254.77.9", 5353), ("203.0.113.5", 5353), b"");
+    assert_eq!(director.dropped(KERNEL, &own.bytes()), ["not_for_us"]);
+}
+
+#[test]
+fn another_server_serves_where_the_reverse_key_is_taken() {
+    let mut setup = Setup::new(Method::Nat);
+    setup.scheduler = SchedulerKind::Wlc;
+    let mut director = Director::new(&setup);
+    let mut server = |vip, port| {
+        let out = director.one(FRONT, &udp(ROUTER_MAC, FRONT_MAC, (CLIENT4, 5353), (vip, port), b"").bytes());
+        parse(&out.1).destination
+    };
+    assert_eq!(server(VIP4, 80), ip("10.2.0.12"));
+    assert_eq!(server("192.0.2.81", 8080), ip("10.2.0.11"), "10.2.0.12 would answer by the same key");
+    let loads: Vec<_> = director.counts.iter().map(|counts| counts.inactive()).collect();
+    assert_eq!((loads.iter().sum::<u32>(), loads[3], loads[4]), (2, 1, 1), "a try that failed is not counted");
+}
+
+#[test]
+fn a_flow_keeps_its_method() {
+    let mut setup = Setup::new(Method::Nat);
+    let mut director = Director::new(&setup);
+    director.one(FRONT, &from_client(CLIENT4, VIP4, "S", b"").bytes());
+    setup.method = Method::Dr;
+    director.publish(&setup);
+    let out = director.one(FRONT, &from_client(CLIENT4, VIP4, "A", b"").bytes()).1;
+    assert_eq!(parse(&out).destination, ip("10.2.0.12"), "still translated");
+}
+
+#[test]
+fn an_icmp_error_does_not_prolong_a_flow() {
+    let mut director = Director::new(&Setup::new(Method::Dr));
+    director.one(FRONT, &from_client(CLIENT4, VIP4, "S", b"").bytes());
+    director.wait(40);
+    let answer = tcp(server_mac(12), ROUTER_MAC, (VIP4, 80), (CLIENT4, 40_000), "SA", b"").bytes();
+    let error = packet::too_big(ROUTER_MAC, FRONT_MAC, CLIENT4, VIP4, 1280, &answer[14..]);
+    assert_eq!(director.one(FRONT, &error).0, BACK, "it goes the way of the flow");
+    director.wait(21);
+    assert_eq!(director.event_count(Event::FlowExpired), 1, "SYN_RECV lasts 60 s");
+}
+
+#[test]
+fn a_worker_that_slept_makes_up_for_it() {
+    let mut director = Director::new(&Setup::new(Method::Dr));
+    for n in 0..500 {
+        director.pass(FRONT, &tcp(ROUTER_MAC, FRONT_MAC, (CLIENT4, 1024 + n), (VIP4, 80), "S", b"").bytes());
+    }
+    director.now += std::time::Duration::from_secs(61);
+    director.workers[0].turn(director.now);
+    assert_eq!(director.event_count(Event::FlowExpired), 500);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 #!/bin/bash
-# Asks IPVS itself again, in the virtual machine, and compares with the fixtures that the schedulers'
-# tests rely on.
+# Asks IPVS itself again, in the virtual machine, and compares with the fixtures that the tests
+# of schedulers and states rely on.
 set -euo pipefail
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-"$SLUICE_ROOT/scripts/ipvs-vm.sh" -o "$out" "$SLUICE_ROOT/scripts/vm/sequences.sh"
+for script in sequences activity; do
+  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -o "$out" "$SLUICE_ROOT/scripts/vm/$script.sh"
+done
 for fixture in "$SLUICE_ROOT"/scripts/vm/fixtures/*.txt; do
   # The first line names the kernel, which may be a newer one.
   diff <(tail -n +2 "$fixture") <(tail -n +2 "$out/${fixture##*/}") || die "IPVS now differs from ${fixture##*/}"

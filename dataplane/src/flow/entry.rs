@@ -167,6 +167,12 @@ impl<F: Family> FlowEntry<F> {
         F::unpack(&F::load(&self.reverse))
     }
 
+    /// Whether the flow has a reverse key.
+    #[inline]
+    pub fn is_two_way(&self) -> bool {
+        F::load(&self.reverse) != F::Words::default()
+    }
+
     /// State and flags now.
     #[inline]
     pub fn state(&self) -> StateWord {

@@ -264,14 +264,15 @@ fn boot_id() -> [u64; 2] {
     [id as u64, (id >> 64) as u64]
 }
 
-/// Asks for the line of a value ahead of its use.
+/// Asks for every line of a value ahead of its use: one of a bucket or an IPv4 entry, two of an IPv6 one.
 #[inline]
 pub(super) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
-    {
+    for line in 0..size_of::<T>().div_ceil(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let at = std::ptr::from_ref(value).cast::<i8>().wrapping_add(line * 64);
         // SAFETY: a prefetch has no effect on memory and never faults; SSE is part of x86_64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;

@@ -6,6 +6,7 @@ pub mod icmp;
 pub mod icmp_translate;
 pub mod mtu;
 pub mod nat;
+pub mod plain;
 pub mod reset;
 pub mod ttl;
 pub mod tun;

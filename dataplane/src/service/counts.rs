@@ -44,19 +44,19 @@ impl DestinationCounts {
         &self.traffic
     }
 
-    /// Flows in state ESTABLISHED.
+    /// Flows that are established or on the way to it.
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        read(&self.active)
     }
 
     /// Flows in any other state.
     pub fn inactive(&self) -> u32 {
-        self.inactive.load(Ordering::Relaxed)
+        read(&self.inactive)
     }
 
     /// Whether no flow refers to the destination.
     pub fn is_idle(&self) -> bool {
-        self.active() == 0 && self.inactive() == 0
+        self.active.load(Ordering::Relaxed) == 0 && self.inactive.load(Ordering::Relaxed) == 0
     }
 
     /// A flow begins, counted as `active` or inactive.
@@ -94,10 +94,15 @@ impl DestinationCounts {
     }
 }
 
+/// A count, never below zero: of two workers that move a flow one after the other, the second may come to count first.
+fn read(cell: &AtomicU32) -> u32 {
+    cell.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+}
+
 /// Which count a flow stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
-    /// ESTABLISHED.
+    /// ESTABLISHED, or on the way to it.
     Active,
     /// Everything else.
     Inactive,

@@ -22,13 +22,25 @@ pub fn sum(bytes: &[u8]) -> u64 {
     total + u64::from(u32::from_ne_bytes(rest))
 }
 
-/// Folds a sum of fewer than 2^32 words into 16 bits.
+/// The sum of a few bytes whose number is known, unrolled. An odd number is not summed right: there is none.
+#[inline]
+pub fn sum_array<const N: usize>(bytes: &[u8; N]) -> u64 {
+    const { assert!(N.is_multiple_of(2), "headers and fields have whole words") };
+    let (words, rest) = bytes.as_chunks::<4>();
+    let total = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>();
+    match rest {
+        [a, b] => total + u64::from(u16::from_ne_bytes([*a, *b])),
+        _ => total,
+    }
+}
+
+/// Folds a sum into 16 bits.
 #[inline]
 pub const fn fold(total: u64) -> u16 {
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + ((total >> 16) & 0xffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16);
-    ((total & 0xffff) + (total >> 16)) as u16
+    let (low, carry) = (total as u32).overflowing_add((total >> 32) as u32);
+    let words = low + carry as u32;
+    // The halves added to each other; what they carry comes out of the upper one.
+    (words.wrapping_add(words.rotate_right(16)) >> 16) as u16
 }
 
 /// The checksum field for a folded sum.
@@ -66,7 +78,7 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn replace<const N: usize>(self, old: [u8; N], new: [u8; N]) -> Self {
-        Self(self.0 + sum(&old.map(|byte| !byte)) + sum(&new))
+        Self(self.0 + sum_array(&old.map(|byte| !byte)) + sum_array(&new))
     }
 
     /// Two changes together.

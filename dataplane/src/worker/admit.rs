@@ -11,41 +11,60 @@ use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewFlow, flag};
 use crate::forward::icmp::ErrorKind;
-use crate::ident::{Endpoint, NetPort, Protocol};
+use crate::ident::{Endpoint, NetPort, Protocol, Weight};
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::service::{Activity, Destination, Method, Service};
+use crate::service::{Destination, Method, Service};
 use crate::snapshot::StraySegments;
 use crate::state::{TcpState, UDP_STATE, View};
 use crate::wire::TcpFlags;
 
-/// Servers that are tried when the reverse key of one is taken.
-const SERVER_TRIES: u32 = 4;
+/// Other servers that are tried when the reverse key of the one picked is taken.
+const OTHER_SERVERS: usize = 3;
 /// Local ports that are tried for a server on the director itself.
 const PORT_TRIES: u16 = 32;
 
-/// A packet whose key belongs to no flow, as far as the lookup saw.
-pub(super) fn packet<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<F>) {
+/// A flow for a packet.
+enum Opened<'s> {
+    /// It is new, to this server, and this is its first packet.
+    Created(FlowRef, &'s Destination),
+    /// Another worker was faster.
+    Adopted(FlowRef),
+}
+
+/// A packet whose key belongs to no flow, as far as the lookup saw. Given back when it got a flow that is over already.
+#[inline(never)]
+#[must_use]
+pub(super) fn packet<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<F>,
+) -> Option<Keyed<F>> {
     let at = Endpoint { address: keyed.key.destination.into(), port: keyed.key.destination_port };
     let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
-        return egress::to_kernel(context, hands, keyed.packet);
+        egress::to_kernel(context, hands, keyed.packet);
+        return None;
     };
     if !opens(context, &keyed) {
         // The packet before it in the same burst may just have opened the flow.
-        return match F::table(context.shared).lookup(&keyed.key) {
-            Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
+        match F::table(context.shared).lookup(&keyed.key) {
+            Find::Hit { flow, direction } => return carry::packet_after_all(context, hands, keyed, flow, direction),
             Find::Miss => stray(context, hands, keyed),
             Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
-        };
+        }
+        return None;
     }
     match open(context, hands, &keyed, service) {
-        Ok(flow) => carry::packet(context, hands, keyed, flow, Direction::Forward),
-        Err(Drop::NoDestination) => {
-            reply::icmp(context, hands, &keyed.packet, ErrorKind::PortUnreachable, at.address);
-            hands.discard(context, keyed.packet.frame, Drop::NoDestination);
+        Ok(Opened::Created(flow, destination)) => carry::first(context, hands, keyed, flow, destination),
+        Ok(Opened::Adopted(flow)) => return carry::packet_after_all(context, hands, keyed, flow, Direction::Forward),
+        Err(reason) => {
+            if reason == Drop::NoDestination {
+                reply::icmp(context, hands, &keyed.packet, ErrorKind::PortUnreachable, at.address);
+            }
+            hands.discard(context, keyed.packet.frame, reason);
         }
-        Err(reason) => hands.discard(context, keyed.packet.frame, reason),
     }
+    None
 }
 
 /// Whether a packet may open a flow: every datagram, a segment with SYN; with `sloppy_tcp` any but a reset.
@@ -67,40 +86,70 @@ fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: K
     hands.discard(context, keyed.packet.frame, reason);
 }
 
-/// Picks a server and inserts the flow, or takes over the one that another worker inserted.
-fn open<F: Path, P: Ports>(
-    context: Context<'_>,
+/// Picks a server and inserts the flow, or takes over the one that another worker inserted. Where the server picked
+/// has a flow with the same reverse key already, others are tried as they stand in the list: many schedulers would
+/// pick the same again.
+fn open<'s, F: Path, P: Ports>(
+    context: Context<'s>,
     hands: &mut Hands<P>,
     keyed: &Keyed<F>,
-    service: &Service,
-) -> Result<FlowRef, Drop> {
+    service: &'s Service,
+) -> Result<Opened<'s>, Drop> {
     let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
-    for _ in 0..SERVER_TRIES {
-        let destination =
-            service.scheduler.pick(&service.destinations, &service.state, client).ok_or(Drop::NoDestination)?;
-        if let Some(flow) = insert(context, hands, keyed, destination)? {
-            return Ok(flow);
+    let picked = service.scheduler.pick(&service.destinations, &service.state, client).ok_or(Drop::NoDestination)?;
+    if let Some(opened) = insert(context, hands, keyed, picked)? {
+        return Ok(opened);
+    }
+    let others = service.destinations.iter().filter(|other| other.weight > Weight::ZERO && other.slot != picked.slot);
+    for destination in others.take(OTHER_SERVERS) {
+        if let Some(opened) = insert(context, hands, keyed, destination)? {
+            return Ok(opened);
         }
     }
     Err(Drop::ReverseTaken)
 }
 
 /// Inserts a flow to `destination`; `None` when its reverse key belongs to another flow.
-fn insert<F: Path, P: Ports>(
-    context: Context<'_>,
+fn insert<'s, F: Path, P: Ports>(
+    context: Context<'s>,
     hands: &mut Hands<P>,
     keyed: &Keyed<F>,
-    destination: &Destination,
-) -> Result<Option<FlowRef>, Drop> {
+    destination: &'s Destination,
+) -> Result<Option<Opened<'s>>, Drop> {
+    let state = initial_state(keyed, destination);
+    let activity = path::state_activity(keyed.key.protocol, state);
+    // Before anybody else can see the flow, move it or end it.
+    destination.counts.begin(activity);
+    let inserted = insert_uncounted(context, hands, keyed, destination, state);
+    match inserted {
+        Ok(Some(Opened::Created(..))) => {
+            context.counters.event(Event::FlowCreated).add(1);
+            if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
+                traffic.connections.add(1);
+            }
+        }
+        Ok(_) | Err(_) => destination.counts.end(activity),
+    }
+    inserted
+}
+
+fn insert_uncounted<'s, F: Path, P: Ports>(
+    context: Context<'s>,
+    hands: &mut Hands<P>,
+    keyed: &Keyed<F>,
+    destination: &'s Destination,
+    state: u8,
+) -> Result<Option<Opened<'s>>, Drop> {
     let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
     let tries = if is_local && destination.method == Method::Nat { PORT_TRIES } else { 1 };
+    let (idle, flags) = beginning(context, keyed.key.protocol, state);
     let new = NewFlow {
         forward: keyed.key,
         reverse: None,
         destination: destination.slot.0,
-        state: initial_state(context, keyed, destination),
-        flags: flag::EMBRYONIC,
-        deadline: context.now.after(initial_idle(context, keyed.key.protocol)),
+        state,
+        flags,
+        deadline: context.now.after(idle),
         client_mac: Learnt::sender(hands.ports.bytes(&keyed.packet.frame), keyed.packet.port)
             .map(|learnt| (learnt.mac, learnt.port)),
         return_hop: way_back(context, keyed),
@@ -109,13 +158,10 @@ fn insert<F: Path, P: Ports>(
         let reverse = reverse_key::<F>(&keyed.key, destination, is_local, attempt)?;
         let new = NewFlow { reverse, ..new };
         match F::table(context.shared).insert(F::part(hands), &new) {
-            Insert::Created(flow) => {
-                begin(context, destination, path::state_activity(keyed.key.protocol, new.state));
-                return Ok(Some(flow));
-            }
+            Insert::Created(flow) => return Ok(Some(Opened::Created(flow, destination))),
             Insert::Adopted(flow) => {
                 context.counters.event(Event::FlowAdopted).add(1);
-                return Ok(Some(flow));
+                return Ok(Some(Opened::Adopted(flow)));
             }
             Insert::ReverseTaken => {}
             Insert::Contended => return Err(Drop::InsertContended),
@@ -123,14 +169,6 @@ fn insert<F: Path, P: Ports>(
         }
     }
     Ok(None)
-}
-
-fn begin(context: Context<'_>, destination: &Destination, activity: Activity) {
-    destination.counts.begin(activity);
-    context.counters.event(Event::FlowCreated).add(1);
-    if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
-        traffic.connections.add(1);
-    }
 }
 
 /// How replies of the server will be keyed: to the client; from a server on the director itself, to an address and
@@ -170,7 +208,7 @@ fn local_port(client: NetPort, attempt: u16) -> NetPort {
     NetPort::new(1024 + spread % (u16::MAX - 1024))
 }
 
-fn initial_state<F: Path>(_context: Context<'_>, keyed: &Keyed<F>, destination: &Destination) -> u8 {
+fn initial_state<F: Path>(keyed: &Keyed<F>, destination: &Destination) -> u8 {
     let view = if destination.method.is_two_way() { View::Input } else { View::InputOnly };
     match keyed.key.protocol {
         Protocol::Tcp => TcpState::None.next(view, keyed.packet.headers.tcp).to_u8(),
@@ -178,11 +216,15 @@ fn initial_state<F: Path>(_context: Context<'_>, keyed: &Keyed<F>, destination: 
     }
 }
 
-fn initial_idle(context: Context<'_>, protocol: Protocol) -> Ticks {
+/// How long a flow may idle after its first packet, and its flags.
+fn beginning(context: Context<'_>, protocol: Protocol, state: u8) -> (Ticks, u16) {
     let timeouts = &context.snapshot.policy.timeouts;
     match protocol {
-        Protocol::Tcp => timeouts.tcp(TcpState::SynRecv),
-        Protocol::Udp => timeouts.udp(),
+        Protocol::Tcp => {
+            let state = TcpState::from_u8(state);
+            (timeouts.tcp(state), if state.is_embryonic() { flag::EMBRYONIC } else { 0 })
+        }
+        Protocol::Udp => (timeouts.udp(), flag::EMBRYONIC),
     }
 }
 

@@ -1,72 +1,143 @@
 //! A packet of a flow: the flow's state moves, the packet is rewritten by the flow's method and sent on.
 
+#![allow(clippy::inline_always, reason = "one body for each family, its packets in registers: a third of the cost")]
+
 use std::net::IpAddr;
 
 use super::egress::{self, Learnt};
+use super::fragment::Datagram;
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, admit, reply};
-use crate::clock::Ticks;
+use super::{Context, Hands, Packet, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::nat::Rewrite;
-use crate::forward::{mtu, ttl, tun};
-use crate::ident::Protocol;
+use crate::forward::{mtu, plain, ttl, tun};
+use crate::ident::{PortIndex, Protocol};
 use crate::next_hop::{Hop, HopIndex};
 use crate::port::Ports;
 use crate::service::{Destination, DestinationSlot, Method};
 use crate::state::{TcpState, View};
-use crate::wire::{Fragment, TcpFlags};
+use crate::wire::{Fragment, Headers, TcpFlags};
 
-/// A packet that was found to belong to a flow by its key.
-#[inline]
+/// How often a flow's state is moved on while other workers move it too.
+const TRANSITIONS: u32 = 16;
+
+/// A packet that was found to belong to a flow by its key. Given back when the flow is over: it belongs to none then.
+#[inline(always)]
+#[must_use]
 pub(super) fn packet<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     keyed: Keyed<F>,
     flow: FlowRef,
     direction: Direction,
-) {
+) -> Option<Keyed<F>> {
     let entry = F::table(context.shared).entry(flow);
     if entry.deadline().reached(context.now) || is_reuse(entry, &keyed, direction) {
         end(context, hands, flow, entry);
-        return admit::packet(context, hands, keyed);
+        return Some(keyed);
     }
-    let Packet { frame, headers, .. } = &keyed.packet;
-    if let Fragment::First { id } = headers.fragment {
-        let addresses = F::addresses(headers, hands.ports.bytes(frame));
-        context.shared.fragments.publish(context, (flow, direction), addresses, headers.protocol, id);
+    let Some(destination) = context.snapshot.services.destination(DestinationSlot(entry.destination())) else {
+        hands.discard(context, keyed.packet.frame, Drop::DestinationGone);
+        return None;
+    };
+    if !advance(context, entry, destination, direction, &keyed) {
+        return Some(keyed);
     }
-    forward(context, hands, keyed.packet, entry, direction);
+    remember(context, hands, &keyed, flow, direction);
+    deliver(context, hands, keyed.packet, entry, destination, direction);
+    None
 }
 
-/// Forwards a packet of a live flow: one with ports, or a later fragment of one.
-#[inline]
-pub(super) fn forward<F: Path, P: Ports>(
+/// As [`packet`], for callers off the usual way.
+#[inline(never)]
+#[must_use]
+pub(super) fn packet_after_all<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<F>,
+    flow: FlowRef,
+    direction: Direction,
+) -> Option<Keyed<F>> {
+    packet(context, hands, keyed, flow, direction)
+}
+
+/// The packet that its worker has just opened a flow for: the flow's state is already that after it.
+#[inline(never)]
+pub(super) fn first<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<F>,
+    flow: FlowRef,
+    destination: &Destination,
+) {
+    let entry = F::table(context.shared).entry(flow);
+    remember(context, hands, &keyed, flow, Direction::Forward);
+    deliver(context, hands, keyed.packet, entry, destination, Direction::Forward);
+}
+
+/// A packet that goes a flow's way and moves nothing in it: a later fragment, an ICMP error.
+#[inline(never)]
+pub(super) fn follow<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
     entry: &FlowEntry<F>,
     direction: Direction,
 ) {
-    let slot = DestinationSlot(entry.destination());
-    let Some(destination) = context.snapshot.services.destination(slot) else {
-        return hands.discard(context, packet.frame, Drop::DestinationGone);
-    };
-    let there = entry.forward();
-    advance(context, entry, destination, direction, (there.protocol, packet.headers.tcp));
+    match context.snapshot.services.destination(DestinationSlot(entry.destination())) {
+        Some(destination) => deliver(context, hands, packet, entry, destination, direction),
+        None => hands.discard(context, packet.frame, Drop::DestinationGone),
+    }
+}
+
+/// Lets later fragments find the flow of a first one.
+#[inline]
+fn remember<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    keyed: &Keyed<F>,
+    flow: FlowRef,
+    direction: Direction,
+) {
+    let Packet { frame, headers, .. } = &keyed.packet;
+    if let Fragment::First { id } = headers.fragment {
+        let addresses = (keyed.key.source, keyed.key.destination);
+        let datagram = Datagram::of(headers, hands.ports.bytes(frame), addresses, id);
+        context.shared.fragments.publish(context, (flow, direction), &datagram);
+    }
+}
+
+/// Rewrites a packet by its flow's method and sends it. A flow with a reverse key began under NAT and stays under it,
+/// whatever its server's method is by now.
+#[inline(always)]
+fn deliver<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet,
+    entry: &FlowEntry<F>,
+    destination: &Destination,
+    direction: Direction,
+) {
     count(context, destination, direction, &packet);
-    let vip = || there.destination.into();
-    match (direction, destination.method) {
-        (Direction::Forward, Method::Nat) => to_server_nat(context, hands, packet, entry, destination, vip),
-        (Direction::Forward, Method::Dr) => to_server_dr(context, hands, packet, destination, vip),
-        (Direction::Forward, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
-        (Direction::Reverse, _) => to_client(context, hands, packet, entry, &there),
+    if direction == Direction::Reverse {
+        return to_client(context, hands, packet, entry, &entry.forward());
+    }
+    let vip = || entry.forward().destination.into();
+    match (entry.reverse(), destination.method) {
+        (Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
+        (None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
+        (None, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
+        // The server of a one-way flow now wants NAT, for which the flow has no key.
+        (None, Method::Nat) => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
 }
 
 /// Ends a flow before its time, if nobody else just did.
+#[cold]
+#[inline(never)]
 pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, flow: FlowRef, entry: &FlowEntry<F>) {
     if !F::table(context.shared).end(F::part(hands), flow) {
         return;
@@ -88,46 +159,53 @@ fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<F>, direction: Directio
         && TcpState::from_u8(entry.state().state()).is_reusable()
 }
 
-/// Moves the flow's state, its destination's counts and its deadline.
-#[inline]
+/// Moves the flow's state, its destination's counts and its deadline. False when the flow is over.
+#[inline(always)]
 fn advance<F: Path>(
     context: Context<'_>,
     entry: &FlowEntry<F>,
     destination: &Destination,
     direction: Direction,
-    (protocol, tcp): (Protocol, TcpFlags),
-) {
+    keyed: &Keyed<F>,
+) -> bool {
     let timeouts = &context.snapshot.policy.timeouts;
-    let view = match (direction, destination.method.is_two_way()) {
-        (Direction::Forward, true) => View::Input,
-        (Direction::Forward, false) => View::InputOnly,
-        (Direction::Reverse, _) => View::Output,
+    let (protocol, tcp) = (keyed.key.protocol, keyed.packet.headers.tcp);
+    let view = match direction {
+        Direction::Reverse => View::Output,
+        Direction::Forward if entry.is_two_way() => View::Input,
+        Direction::Forward => View::InputOnly,
     };
-    loop {
+    for _ in 0..TRANSITIONS {
         let seen = entry.state();
-        let (next, idle): (u8, Ticks) = match protocol {
+        if !seen.is_live() {
+            return false;
+        }
+        let (next, idle, is_embryonic) = match protocol {
             Protocol::Tcp => {
                 let next = TcpState::from_u8(seen.state()).next(view, tcp);
-                (next.to_u8(), timeouts.tcp(next))
+                (next.to_u8(), timeouts.tcp(next), next.is_embryonic())
             }
-            Protocol::Udp => (seen.state(), timeouts.udp()),
+            // Whoever opened the flow saw the first datagram: this is another, of either side.
+            Protocol::Udp => (seen.state(), timeouts.udp(), false),
         };
-        let is_embryonic = protocol == Protocol::Tcp && TcpState::from_u8(next).is_embryonic();
-        let next_flags = if is_embryonic { seen.flags() } else { seen.flags() & !flag::EMBRYONIC };
+        let flags = if is_embryonic { seen.flags() } else { seen.flags() & !flag::EMBRYONIC };
         entry.set_deadline(context.now.after(idle));
-        if (next, next_flags) == (seen.state(), seen.flags()) {
-            return;
+        if (next, flags) == (seen.state(), seen.flags()) {
+            return true;
         }
         // Another worker may move the same flow: the one whose transition takes effect moves the counts.
-        if entry.transition(seen, next, next_flags).is_ok() {
+        if entry.transition(seen, next, flags).is_ok() {
             let (from, to) = (path::state_activity(protocol, seen.state()), path::state_activity(protocol, next));
-            return destination.counts.shift(from, to);
+            destination.counts.shift(from, to);
+            return true;
         }
     }
+    // So many others have moved it that this packet makes no difference.
+    true
 }
 
-#[inline]
-fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
+#[inline(always)]
+pub(super) fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
     if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
         let bytes = packet.headers.ip_length();
         match direction {
@@ -137,32 +215,35 @@ fn count(context: Context<'_>, destination: &Destination, direction: Direction, 
     }
 }
 
-#[inline]
+#[inline(always)]
 fn to_server_nat<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
-    entry: &FlowEntry<F>,
+    back: &FlowKey<F::Addr>,
     destination: &Destination,
     vip: impl Fn() -> IpAddr,
 ) {
-    let Some(back) = entry.reverse() else {
-        return hands.discard(context, packet.frame, Drop::DestinationGone);
-    };
     let hop = context.snapshot.hops.destination(destination.slot);
-    let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     let to = Rewrite {
         source: back.destination,
         source_port: back.destination_port,
         destination: back.source,
         destination_port: back.source_port,
     };
+    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+        let Packet { mut frame, headers, .. } = packet;
+        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
+        egress::transmit(context, hands, frame, port);
+        return;
+    }
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
     egress::send(context, hands, packet, hop, || destination.at.address, None);
 }
 
-#[inline]
-fn to_server_dr<P: Ports>(
+#[inline(always)]
+fn to_server_dr<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet,
@@ -173,11 +254,17 @@ fn to_server_dr<P: Ports>(
     if *hop == Hop::Kernel {
         return egress::to_kernel(context, hands, packet);
     }
+    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+        let Packet { mut frame, .. } = packet;
+        F::route_plain(hands.ports.bytes_mut(&mut frame), link);
+        egress::transmit(context, hands, frame, port);
+        return;
+    }
     let Some(packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     egress::send(context, hands, packet, hop, || destination.at.address, None);
 }
 
-#[inline]
+#[inline(always)]
 fn to_server_tun<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -213,7 +300,7 @@ fn to_server_tun<P: Ports>(
     egress::send(context, hands, Packet { frame, headers, port }, hop, || destination.at.address, None);
 }
 
-#[inline]
+#[inline(always)]
 fn to_client<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -222,13 +309,19 @@ fn to_client<F: Path, P: Ports>(
     there: &FlowKey<F::Addr>,
 ) {
     let hop = way_to_client(context, entry, there.source.into());
-    let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
     let to = Rewrite {
         source: there.destination,
         source_port: there.destination_port,
         destination: there.source,
         destination_port: there.source_port,
     };
+    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+        let Packet { mut frame, headers, .. } = packet;
+        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, &to);
+        egress::transmit(context, hands, frame, port);
+        return;
+    }
+    let Some(mut packet) = fit(context, hands, packet, hop, 0, || there.destination.into()) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, &to);
     let learnt = match hop {
         Hop::OnLink(_) => entry.client_mac().map(|(mac, port)| Learnt { mac, port }),
@@ -237,8 +330,17 @@ fn to_client<F: Path, P: Ports>(
     egress::send(context, hands, packet, hop, || there.source.into(), learnt);
 }
 
+/// The port and Ethernet addresses for a packet that can be edited at one go, if it is such a packet and may go on.
+#[inline(always)]
+fn plain_way<'h>(headers: &Headers, hop: &'h Hop) -> Option<(PortIndex, &'h [u8; plain::LINK])> {
+    let Hop::Neighbour { port, header, mtu } = hop else { return None };
+    let link = header.as_slice().try_into().ok()?;
+    let may_pass = headers.ttl > 1 && headers.ip_length() <= usize::from(*mtu);
+    (may_pass && headers.is_plain()).then_some((*port, link))
+}
+
 /// The way back to a flow's client: remembered by the flow while the routes stay the same.
-#[inline]
+#[inline(always)]
 pub(super) fn way_to_client<'s, F: Path>(context: Context<'s>, entry: &FlowEntry<F>, client: IpAddr) -> &'s Hop {
     let hops = &context.snapshot.hops;
     let [generation, index] = unpack(entry.return_hop());
@@ -263,7 +365,7 @@ const fn unpack(stored: u32) -> [u16; 2] {
 /// Takes one off TTL or hop limit and checks the length against the way out; what does not pass is answered by ICMP
 /// from `speaker` and dropped. Packets to the kernel keep their TTL: the kernel is the end of their way, or takes one
 /// off itself.
-#[inline]
+#[inline(always)]
 fn fit<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,

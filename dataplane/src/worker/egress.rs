@@ -1,5 +1,7 @@
 //! The way out: the link header of the next hop in front, and onto a port.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
+
 use std::net::IpAddr;
 
 use super::{Context, Hands, Packet};
@@ -26,7 +28,7 @@ impl Learnt {
 
 /// Sends a packet by a hop. `to` is where it goes, in case that has to be resolved; `learnt` the Ethernet address
 /// that a flow remembers of it.
-#[inline]
+#[inline(always)]
 pub(super) fn send<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -37,7 +39,9 @@ pub(super) fn send<P: Ports>(
 ) {
     let (l3, version) = (packet.headers.l3 as usize, packet.headers.version);
     match hop {
-        Hop::Neighbour { port, header, .. } => emit(context, hands, packet.frame, l3, version, (*port, header)),
+        Hop::Neighbour { port, header, .. } => {
+            emit(context, hands, packet.frame, l3, version, (*port, header));
+        }
         Hop::OnLink(egress) => match learnt.filter(|learnt| learnt.port == egress.port) {
             Some(learnt) => {
                 emit(context, hands, packet.frame, l3, version, (egress.port, &egress.link_header(learnt.mac)));
@@ -51,20 +55,27 @@ pub(super) fn send<P: Ports>(
 }
 
 /// Gives a packet to the director's own kernel, within the rate.
+#[inline(never)]
 pub(super) fn to_kernel<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
     let Some(kernel) = &context.snapshot.kernel else {
         return hands.discard(context, packet.frame, Drop::KernelAbsent);
     };
+    if packet.port == kernel.port {
+        // Back and forth between the kernel and us until its TTL is used up, otherwise.
+        return hands.discard(context, packet.frame, Drop::NotForUs);
+    }
     if !hands.kernel.take(context.now, kernel.rate) {
         return hands.discard(context, packet.frame, Drop::KernelLimited);
     }
-    context.counters.event(Event::ToKernel).add(1);
     let (l3, version) = (packet.headers.l3 as usize, packet.headers.version);
-    emit(context, hands, packet.frame, l3, version, (kernel.port, &kernel.header));
+    if emit(context, hands, packet.frame, l3, version, (kernel.port, &kernel.header)) {
+        context.counters.event(Event::ToKernel).add(1);
+    }
 }
 
-/// Puts the link header in front of the IP packet that begins at `l3`, and the frame onto the port.
-#[inline]
+/// Puts the link header in front of the IP packet that begins at `l3`, and the frame onto the port. True when it is
+/// there; else it is dropped and counted.
+#[inline(always)]
 pub(super) fn emit<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -72,19 +83,27 @@ pub(super) fn emit<P: Ports>(
     l3: usize,
     version: IpVersion,
     (port, header): (PortIndex, &[u8]),
-) {
+) -> bool {
     let length = header.len() + 2;
     if length < l3 {
         frame.shrink_front(l3 - length);
     } else if length > l3 && !frame.grow_front(length - l3) {
-        return hands.discard(context, frame, Drop::NoHeadroom);
+        hands.discard(context, frame, Drop::NoHeadroom);
+        return false;
     }
     let Some((link, _)) = hands.ports.bytes_mut(&mut frame).split_at_mut_checked(length) else {
-        return hands.discard(context, frame, Drop::Truncated);
+        hands.discard(context, frame, Drop::Truncated);
+        return false;
     };
     let (addresses, ether_type) = link.split_at_mut(header.len());
     addresses.copy_from_slice(header);
     ether_type.copy_from_slice(&version.ether_type());
+    transmit(context, hands, frame, port)
+}
+
+/// Puts a finished frame onto a port. True when it is there; else it is dropped and counted.
+#[inline(always)]
+pub(super) fn transmit<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, port: PortIndex) -> bool {
     let bytes = frame.len();
     match hands.ports.transmit(port, frame) {
         Ok(()) => {
@@ -92,12 +111,18 @@ pub(super) fn emit<P: Ports>(
             if let Some(traffic) = context.counters.ports().get(port.0 as usize) {
                 traffic.sent.count(bytes);
             }
+            true
         }
-        Err(frame) => hands.discard(context, frame, Drop::PortFull),
+        Err(frame) => {
+            hands.discard(context, frame, Drop::PortFull);
+            false
+        }
     }
 }
 
 /// Drops a frame whose next Ethernet address is unknown, and asks control for it.
+#[cold]
+#[inline(never)]
 fn want<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, address: IpAddr) {
     // A full queue means that control has plenty to resolve already.
     let _ = context.shared.wanted.push(address);

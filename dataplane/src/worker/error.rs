@@ -11,10 +11,11 @@ use crate::forward::ttl;
 use crate::ident::Protocol;
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::service::{Destination, DestinationSlot, Method};
+use crate::service::{Destination, DestinationSlot};
 use crate::wire::IpVersion;
 
 /// A packet that is neither TCP nor UDP: an ICMP error that a flow is behind, or nothing of ours.
+#[inline(never)]
 pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
     let frame = hands.ports.bytes(&packet.frame);
     if !packet.headers.is_icmp_error(frame) {
@@ -68,9 +69,17 @@ fn translate<F: Path, P: Ports>(
     let Some(destination) = context.snapshot.services.destination(slot) else {
         return hands.discard(context, packet.frame, Drop::DestinationGone);
     };
-    match direction {
-        Direction::Forward => to_server(context, hands, packet, embedded, entry, destination),
-        Direction::Reverse => to_client(context, hands, packet, embedded, entry),
+    match (direction, entry.reverse()) {
+        (Direction::Forward, Some(back)) => {
+            carry::count(context, destination, direction, &packet);
+            to_server::<F, P>(context, hands, packet, embedded, &back, destination);
+        }
+        // The server has the VIP itself: the error goes the way of the flow, as it is.
+        (Direction::Forward, None) => carry::follow(context, hands, packet, entry, direction),
+        (Direction::Reverse, _) => {
+            carry::count(context, destination, direction, &packet);
+            to_client(context, hands, packet, embedded, entry);
+        }
     }
 }
 
@@ -80,30 +89,24 @@ fn to_server<F: Path, P: Ports>(
     hands: &mut Hands<P>,
     mut packet: Packet,
     embedded: &Embedded,
-    entry: &FlowEntry<F>,
+    back: &FlowKey<F::Addr>,
     destination: &Destination,
 ) {
-    match (destination.method, entry.reverse()) {
-        (Method::Nat, Some(back)) => {
-            let inner = Rewrite {
-                source: back.source,
-                source_port: back.source_port,
-                destination: back.destination,
-                destination_port: back.destination_port,
-            };
-            let frame = hands.ports.bytes_mut(&mut packet.frame);
-            let (sender, _) = F::addresses(&packet.headers, frame);
-            F::translate(frame, &packet.headers, embedded, (sender, back.source), &inner);
-            if ttl::decrement(frame, &packet.headers).is_err() {
-                return hands.discard(context, packet.frame, Drop::TtlExceeded);
-            }
-            context.counters.event(Event::IcmpTranslated).add(1);
-            let hop = context.snapshot.hops.destination(destination.slot);
-            egress::send(context, hands, packet, hop, || destination.at.address, None);
-        }
-        // The server has the VIP itself: the error goes the way of the flow, as it is.
-        _ => carry::forward(context, hands, packet, entry, Direction::Forward),
+    let inner = Rewrite {
+        source: back.source,
+        source_port: back.source_port,
+        destination: back.destination,
+        destination_port: back.destination_port,
+    };
+    let frame = hands.ports.bytes_mut(&mut packet.frame);
+    let (sender, _) = F::addresses(&packet.headers, frame);
+    F::translate(frame, &packet.headers, embedded, (sender, back.source), &inner);
+    if ttl::decrement(frame, &packet.headers).is_err() {
+        return hands.discard(context, packet.frame, Drop::TtlExceeded);
     }
+    context.counters.event(Event::IcmpTranslated).add(1);
+    let hop = context.snapshot.hops.destination(destination.slot);
+    egress::send(context, hands, packet, hop, || destination.at.address, None);
 }
 
 /// About a packet to the server: the client sent it, the client is to know. The server's own address does not show.

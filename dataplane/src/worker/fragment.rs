@@ -1,4 +1,5 @@
-//! Fragments: a datagram's first fragment shows its flow, the later ones follow it by (addresses, protocol, id).
+//! Fragments: a datagram's first fragment shows its flow, the later ones follow it by (addresses, id, VLAN; in IPv4
+//! protocol too, which later fragments of IPv6 may give otherwise: RFC 8200 section 4.5).
 //!
 //! One table for all workers, of fixed size, in words that are read and written without locks. What a torn or stale
 //! read could give is caught by comparing the fragment's addresses with the flow's own key.
@@ -9,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::path::Path;
 use super::{Context, Hands, Packet, carry};
 use crate::clock::Tick;
-use crate::counters::Drop;
+use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowRef, V4, V6};
 use crate::port::Ports;
-use crate::wire::{Fragment, IpVersion};
+use crate::wire::{Fragment, Headers, IpVersion};
 
 /// Datagrams in reassembly at a time: buckets of four.
 const BUCKETS: usize = 4096;
@@ -28,6 +29,34 @@ const HASH: u64 = !0 << 16;
 pub(super) struct FragmentTable {
     buckets: Box<[[Slot; 4]]>,
     hasher: foldhash::quality::RandomState,
+}
+
+/// What all fragments of a datagram have in common.
+#[derive(Debug, Hash)]
+pub(super) struct Datagram<A> {
+    addresses: (A, A),
+    id: u32,
+    protocol: u8,
+    vlans: [u16; 2],
+}
+
+impl<A> Datagram<A> {
+    /// Of a fragment with this identification, in a frame as it was received.
+    pub(super) fn of(headers: &Headers, frame: &[u8], addresses: (A, A), id: u32) -> Self {
+        let protocol = if headers.version == IpVersion::V4 { headers.protocol } else { 0 };
+        Self { addresses, id, protocol, vlans: vlans(headers, frame) }
+    }
+}
+
+/// The VLAN identifiers of a frame, outermost first; zero where there is no tag.
+fn vlans(headers: &Headers, frame: &[u8]) -> [u16; 2] {
+    /// Offset of the first tag's control information, of which the lower bits are the identifier.
+    const FIRST: usize = 14;
+    const IDENTIFIER: u16 = 0xfff;
+    [FIRST, FIRST + 4].map(|at| {
+        let tag = frame.get(at..).and_then(<[u8]>::first_chunk).filter(|_| at + 4 <= headers.l3 as usize);
+        tag.map_or(0, |tag| u16::from_be_bytes(*tag) & IDENTIFIER)
+    })
 }
 
 /// `tag`: the datagram's hash (48 bits), the direction (1), the second after which it is over (15); zero when unused.
@@ -51,17 +80,15 @@ impl FragmentTable {
         &self,
         context: Context<'_>,
         (flow, direction): (FlowRef, Direction),
-        addresses: (A, A),
-        protocol: u8,
-        id: u32,
+        datagram: &Datagram<A>,
     ) {
-        let hash = self.hash(&addresses, protocol, id);
+        let hash = self.hash(datagram);
         let is_free = |slot: &&Slot| {
             let held = slot.tag.load(Ordering::Relaxed);
             held & HASH == hash || held == 0 || is_over(held, context.now)
         };
         let Some(slot) = self.bucket(hash).iter().find(is_free) else {
-            return context.counters.drop(Drop::FragmentTableFull).add(1);
+            return context.counters.event(Event::FragmentTableFull).add(1);
         };
         let until = (seconds(context.now) + PATIENCE) % SECONDS;
         let is_reverse = u64::from(direction == Direction::Reverse);
@@ -70,8 +97,8 @@ impl FragmentTable {
     }
 
     /// Index and generation of the flow, and the direction, if the datagram's first fragment was seen.
-    fn find<A: Hash>(&self, now: Tick, addresses: &(A, A), protocol: u8, id: u32) -> Option<(u32, u32, Direction)> {
-        let hash = self.hash(addresses, protocol, id);
+    fn find<A: Hash>(&self, now: Tick, datagram: &Datagram<A>) -> Option<(u32, u32, Direction)> {
+        let hash = self.hash(datagram);
         let tagged = |slot: &Slot| (slot.tag.load(Ordering::Acquire), slot.flow.load(Ordering::Acquire));
         let (tag, flow) =
             self.bucket(hash).iter().map(tagged).find(|(tag, _)| tag & HASH == hash && !is_over(*tag, now))?;
@@ -79,8 +106,8 @@ impl FragmentTable {
         Some(((flow >> 32) as u32, flow as u32, direction))
     }
 
-    fn hash<A: Hash>(&self, addresses: &(A, A), protocol: u8, id: u32) -> u64 {
-        self.hasher.hash_one((addresses, protocol, id)) & HASH
+    fn hash<A: Hash>(&self, datagram: &Datagram<A>) -> u64 {
+        self.hasher.hash_one(datagram) & HASH
     }
 
     fn bucket(&self, hash: u64) -> &[Slot; 4] {
@@ -89,7 +116,8 @@ impl FragmentTable {
     }
 }
 
-/// A later fragment: sent after its first, with addresses rewritten alike.
+/// A later fragment: sent after its first, with addresses rewritten alike. The first moved the flow for all of them.
+#[inline(never)]
 pub(super) fn follow<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
     match packet.headers.version {
         IpVersion::V4 => follow_in::<V4, P>(context, hands, packet),
@@ -101,15 +129,17 @@ fn follow_in<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, pack
     let Fragment::Later { id } = packet.headers.fragment else {
         return hands.discard(context, packet.frame, Drop::FragmentUnknown);
     };
-    let addresses = F::addresses(&packet.headers, hands.ports.bytes(&packet.frame));
-    let known = context.shared.fragments.find(context.now, &addresses, packet.headers.protocol, id);
+    let frame = hands.ports.bytes(&packet.frame);
+    let addresses = F::addresses(&packet.headers, frame);
+    let datagram = Datagram::of(&packet.headers, frame, addresses, id);
+    let known = context.shared.fragments.find(context.now, &datagram);
     let found = known.and_then(|(index, generation, direction)| {
         let table = F::table(context.shared);
         let entry = table.entry(table.current(index, generation)?);
         is_of(entry, direction, addresses).then_some((entry, direction))
     });
     match found {
-        Some((entry, direction)) => carry::forward(context, hands, packet, entry, direction),
+        Some((entry, direction)) => carry::follow(context, hands, packet, entry, direction),
         None => hands.discard(context, packet.frame, Drop::FragmentUnknown),
     }
 }
@@ -136,6 +166,23 @@ fn seconds(now: Tick) -> u64 {
 mod tests {
     use super::*;
     use crate::clock::Ticks;
+
+    #[test]
+    fn tags_are_told_from_the_length_of_the_link_header() {
+        let udp = [&[0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0][..], &[10, 0, 0, 1, 10, 0, 0, 2], &[0; 8]].concat();
+        for (tags, expected) in [
+            (&[][..], [0, 0]),
+            (&[0x81, 0, 0xe0, 7][..], [7, 0]),
+            (&[0x88, 0xa8, 0x0f, 0xff, 0x81, 0, 0, 9][..], [4095, 9]),
+        ] {
+            let mut udp = udp.clone();
+            let sum = crate::wire::checksum::of(&udp[..20]);
+            udp[10..12].copy_from_slice(&sum);
+            udp[25] = 8;
+            let frame = [&[2; 12][..], tags, &[8, 0], &udp].concat();
+            assert_eq!(vlans(&crate::wire::parse(&frame).unwrap(), &frame), expected);
+        }
+    }
 
     #[test]
     fn patience_ends_also_over_the_wrap_of_seconds() {

@@ -36,9 +36,13 @@ use crate::wire::Headers;
 use fragment::FragmentTable;
 use limiter::Limiter;
 
-/// Entries that a worker looks at for expiry in one turn. At a million turns a second a table of ten million is
-/// gone through in less than a second; an idle worker still passes a hundred thousand a second.
-const SWEEP_BUDGET: u32 = 16;
+/// Entries that a worker looks at for expiry in one turn, at least. At a million turns a second a table of ten million
+/// is gone through in less than a second.
+const SWEEP_LEAST: u32 = 16;
+/// Entries for each millisecond since the last turn: a worker that sleeps passes a hundred thousand a second too.
+const SWEEP_RATE: u32 = 100;
+/// Entries at most, a tenth of a second's, so that no turn takes long.
+const SWEEP_MOST: u32 = 10_000;
 
 /// What all workers of a director share, and control with them.
 #[derive(Debug)]
@@ -96,6 +100,8 @@ pub struct Worker<P> {
     shared: Arc<Shared>,
     // Control keeps every snapshot until no worker has it, so that dropping this one never frees memory here.
     snapshot: Arc<Snapshot>,
+    /// When the last turn began.
+    last: Duration,
     hands: Hands<P>,
 }
 
@@ -133,6 +139,7 @@ impl<P: Ports> Worker<P> {
     /// A worker over its ports, or `None` when there is no place for `index` or another worker has it.
     pub fn new(index: WorkerIndex, shared: Arc<Shared>, ports: P, now: Duration) -> Option<Self> {
         shared.boards.get(index.0 as usize)?;
+        let last = now;
         let now = Tick::at(now);
         let hands = Hands {
             ports,
@@ -143,7 +150,7 @@ impl<P: Ports> Worker<P> {
             next_id: 0,
         };
         let snapshot = shared.snapshot.load_full();
-        Some(Self { index, shared, snapshot, hands })
+        Some(Self { index, shared, snapshot, last, hands })
     }
 
     /// One turn: a burst from every port, some expiry, a quiet point. Returns the number of frames taken.
@@ -172,7 +179,8 @@ impl<P: Ports> Worker<P> {
             pass::burst(context, &mut self.hands, port, &mut burst);
         }
         self.hands.ports.flush();
-        sweep(context, &mut self.hands);
+        sweep(context, &mut self.hands, budget(now.saturating_sub(self.last)));
+        self.last = now;
         taken
     }
 
@@ -182,8 +190,14 @@ impl<P: Ports> Worker<P> {
     }
 }
 
+/// Entries to sweep when the last turn was so long ago.
+fn budget(since: Duration) -> u32 {
+    let rate = u32::try_from(since.as_millis()).unwrap_or(u32::MAX).saturating_mul(SWEEP_RATE);
+    rate.clamp(SWEEP_LEAST, SWEEP_MOST)
+}
+
 /// Ends some flows whose time is up, and passes a quiet point.
-fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>) {
+fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
     let shared = context.shared;
     let ended = |slot: u32, activity: Activity, why: Ended| {
         if let Some(counts) = context.snapshot.services.counts(DestinationSlot(slot)) {
@@ -197,10 +211,10 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>) {
             })
             .add(1);
     };
-    shared.flows4.sweep(&mut hands.flows4, context.now, SWEEP_BUDGET, |entry, why| {
+    shared.flows4.sweep(&mut hands.flows4, context.now, budget, |entry, why| {
         ended(entry.destination(), path::activity(entry), why);
     });
-    shared.flows6.sweep(&mut hands.flows6, context.now, SWEEP_BUDGET, |entry, why| {
+    shared.flows6.sweep(&mut hands.flows6, context.now, budget, |entry, why| {
         ended(entry.destination(), path::activity(entry), why);
     });
     shared.flows4.quiesce(&mut hands.flows4);
@@ -209,6 +223,8 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>) {
 
 impl<P: Ports> Hands<P> {
     /// Counts a drop and gives the frame back.
+    #[cold]
+    #[inline(never)]
     fn discard(&mut self, context: Context<'_>, frame: Frame, reason: Drop) {
         context.counters.drop(reason).add(1);
         self.ports.free(frame);

@@ -1,5 +1,9 @@
 //! The passes over a burst: parse and hash all, look up all, act on all.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use arrayvec::ArrayVec;
 
 use super::path::Path;
@@ -10,110 +14,195 @@ use crate::ident::{PortIndex, Protocol};
 use crate::port::{BURST, Burst, ChecksumMode, Frame, Ports};
 use crate::wire::{self, Fragment, Headers, IpVersion, Settled, checksum};
 
+/// How often a packet is admitted while other workers end the flows that it gets.
+const ADMISSIONS: u32 = 4;
+
 /// A packet with the key that it is looked up by.
 pub(super) struct Keyed<F: Path> {
     pub(super) packet: Packet,
     pub(super) key: FlowKey<F::Addr>,
-    pub(super) hash: KeyHash,
 }
 
-type Lot<F> = ArrayVec<Keyed<F>, BURST>;
+/// The packets of one family in a burst, side by side: each pass reads only what it needs.
+struct Lot<F: Path> {
+    frames: ArrayVec<Frame, BURST>,
+    headers: ArrayVec<Headers, BURST>,
+    keys: ArrayVec<FlowKey<F::Addr>, BURST>,
+    hashes: ArrayVec<KeyHash, BURST>,
+}
+
+impl<F: Path> Lot<F> {
+    fn new() -> Self {
+        Self { frames: ArrayVec::new(), headers: ArrayVec::new(), keys: ArrayVec::new(), hashes: ArrayVec::new() }
+    }
+
+    /// Adds a packet and asks for the memory that its lookup will read. Gives the frame back when the lot is full.
+    #[inline(always)]
+    fn push(&mut self, context: Context<'_>, frame: Frame, headers: Headers, key: FlowKey<F::Addr>) -> Option<Frame> {
+        if self.frames.is_full() {
+            return Some(frame);
+        }
+        let table = F::table(context.shared);
+        let hash = table.hash(&key);
+        table.prefetch(hash);
+        self.frames.push(frame);
+        self.headers.push(headers);
+        self.keys.push(key);
+        self.hashes.push(hash);
+        None
+    }
+}
 
 /// Handles every frame of a burst from `port`.
 pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: PortIndex, burst: &mut Burst) {
     if burst.is_empty() {
         return;
     }
-    let Some(settings) = context.snapshot.ports.get(port.0 as usize) else {
-        return burst.drain(..).for_each(|frame| hands.ports.free(frame));
-    };
+    let source = Source::of(context, port);
     let traffic = context.counters.ports().get(port.0 as usize);
     let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
     for frame in burst.drain(..) {
         if let Some(traffic) = traffic {
             traffic.received.count(frame.len());
         }
-        match examine(context, hands, frame, settings.checksum) {
-            Ok((frame, headers)) => sort(context, hands, Packet { frame, headers, port }, &mut v4, &mut v6),
-            Err((frame, reason)) => hands.discard(context, frame, reason),
-        }
+        sort(context, hands, frame, source, &mut v4, &mut v6);
     }
-    look_up(context, hands, v4);
-    look_up(context, hands, v6);
+    look_up(context, hands, &mut v4, port);
+    look_up(context, hands, &mut v6, port);
 }
 
-/// Parses a frame and, where its port asks for it, sees to its transport checksum.
-fn examine<P: Ports>(
+/// What to look at in the frames of a port.
+#[derive(Clone, Copy)]
+struct Source {
+    port: PortIndex,
+    checksum: ChecksumMode,
+    is_kernel: bool,
+}
+
+impl Source {
+    fn of(context: Context<'_>, port: PortIndex) -> Self {
+        let settings = context.snapshot.ports.get(port.0 as usize);
+        Self {
+            port,
+            // A port that the snapshot does not know yet gets all care.
+            checksum: settings.map_or(ChecksumMode::Full, |settings| settings.checksum),
+            is_kernel: context.snapshot.kernel.as_ref().is_some_and(|kernel| kernel.port == port),
+        }
+    }
+}
+
+/// Parses a frame and puts it, keyed, with the others of its family; what has no ports goes its own way. Refuses
+/// loopback addresses (a local server may have one, but no host on a wire: the kernel, with `route_localnet`, would
+/// take them for its own) and, where its port asks for it, sees to its transport checksum.
+#[inline(always)]
+fn sort<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     mut frame: Frame,
-    mode: ChecksumMode,
-) -> Result<(Frame, Headers), (Frame, Drop)> {
-    let headers = match wire::parse(hands.ports.bytes(&frame)) {
+    from: Source,
+    v4: &mut Lot<V4>,
+    v6: &mut Lot<V6>,
+) {
+    let bytes = hands.ports.bytes(&frame);
+    let headers = match wire::parse(bytes) {
         Ok(headers) => headers,
-        Err(reason) => return Err((frame, reason)),
+        Err(reason) => return hands.discard(context, frame, reason),
     };
-    if mode == ChecksumMode::Full {
+    let keys = Keys::of(&headers, bytes);
+    let is_loopback = match &keys {
+        Keys::V4(key) => key.source.is_loopback() || key.destination.is_loopback(),
+        Keys::V6(key) => key.source.is_loopback() || key.destination.is_loopback(),
+        Keys::None => headers.is_loopback(bytes),
+    };
+    if is_loopback && !from.is_kernel {
+        return hands.discard(context, frame, Drop::Martian);
+    }
+    if from.checksum == ChecksumMode::Full {
         match checksum::settle(hands.ports.bytes_mut(&mut frame), &headers) {
             Ok(Settled::Completed) => context.counters.event(Event::ChecksumCompleted).add(1),
             Ok(_) => {}
-            Err(reason) => return Err((frame, reason)),
+            Err(reason) => return hands.discard(context, frame, reason),
         }
     }
-    Ok((frame, headers))
-}
-
-/// Keys a packet and puts it with the others of its family; what has no ports goes its own way.
-fn sort<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet, v4: &mut Lot<V4>, v6: &mut Lot<V6>) {
-    if matches!(packet.headers.fragment, Fragment::Later { .. }) {
-        return fragment::follow(context, hands, packet);
-    }
-    let Some(protocol) = Protocol::from_number(packet.headers.protocol) else {
-        return error::relate(context, hands, packet);
-    };
-    match packet.headers.version {
-        IpVersion::V4 => push(context, hands, packet, protocol, v4),
-        IpVersion::V6 => push(context, hands, packet, protocol, v6),
-    }
-}
-
-#[inline]
-fn push<F: Path, P: Ports>(
-    context: Context<'_>,
-    hands: &mut Hands<P>,
-    packet: Packet,
-    protocol: Protocol,
-    lot: &mut Lot<F>,
-) {
-    let headers = &packet.headers;
-    let (source, destination) = F::addresses(headers, hands.ports.bytes(&packet.frame));
-    let key = FlowKey {
-        source,
-        destination,
-        source_port: headers.source_port,
-        destination_port: headers.destination_port,
-        protocol,
-    };
-    let table = F::table(context.shared);
-    let hash = table.hash(&key);
-    table.prefetch(hash);
     // A lot holds as many as a burst, so there is always room.
-    if let Err(full) = lot.try_push(Keyed { packet, key, hash }) {
-        hands.ports.free(full.element().packet.frame);
+    let left = match keys {
+        Keys::V4(key) => v4.push(context, frame, headers, key),
+        Keys::V6(key) => v6.push(context, frame, headers, key),
+        Keys::None => return portless(context, hands, Packet { frame, headers, port: from.port }),
+    };
+    if let Some(frame) = left {
+        hands.ports.free(frame);
     }
 }
 
-fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: Lot<F>) {
-    if lot.is_empty() {
+/// The key that a packet is looked up by, if it has ports.
+enum Keys {
+    V4(FlowKey<Ipv4Addr>),
+    V6(FlowKey<Ipv6Addr>),
+    None,
+}
+
+impl Keys {
+    #[inline(always)]
+    fn of(headers: &Headers, bytes: &[u8]) -> Self {
+        let protocol = Protocol::from_number(headers.protocol);
+        match (protocol, headers.fragment, headers.version) {
+            (None, ..) | (_, Fragment::Later { .. }, _) => Self::None,
+            (Some(protocol), _, IpVersion::V4) => Self::V4(key::<V4>(headers, bytes, protocol)),
+            (Some(protocol), _, IpVersion::V6) => Self::V6(key::<V6>(headers, bytes, protocol)),
+        }
+    }
+}
+
+#[inline(always)]
+fn key<F: Path>(headers: &Headers, bytes: &[u8], protocol: Protocol) -> FlowKey<F::Addr> {
+    let (source, destination) = F::addresses(headers, bytes);
+    let (source_port, destination_port) = (headers.source_port, headers.destination_port);
+    FlowKey { source, destination, source_port, destination_port, protocol }
+}
+
+/// A later fragment, or neither TCP nor UDP.
+#[inline(never)]
+fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+    match packet.headers.fragment {
+        Fragment::Later { .. } => fragment::follow(context, hands, packet),
+        _ => error::relate(context, hands, packet),
+    }
+}
+
+fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &mut Lot<F>, port: PortIndex) {
+    if lot.frames.is_empty() {
         return;
     }
     let table = F::table(context.shared);
-    let probes: ArrayVec<_, BURST> = lot.iter().map(|keyed| table.probe(keyed.hash)).collect();
-    for (keyed, probe) in lot.into_iter().zip(&probes) {
-        match table.find(&keyed.key, probe) {
+    let mut probes = ArrayVec::<_, BURST>::new();
+    for hash in &lot.hashes {
+        probes.push(table.probe(*hash));
+    }
+    let read = lot.headers.iter().zip(&lot.keys).zip(&probes);
+    for (frame, ((headers, key), probe)) in lot.frames.drain(..).zip(read) {
+        let keyed = Keyed::<F> { packet: Packet { frame, headers: *headers, port }, key: *key };
+        let flowless = match table.find(&keyed.key, probe) {
             Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
-            Find::Miss => admit::packet(context, hands, keyed),
-            Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
+            Find::Miss => Some(keyed),
+            Find::Unsettled => {
+                hands.discard(context, keyed.packet.frame, Drop::InsertContended);
+                None
+            }
+        };
+        if let Some(keyed) = flowless {
+            admit(context, hands, keyed);
         }
     }
+}
+
+/// Admits a packet of no flow: again when the flow that it got ends before the packet could use it.
+fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<F>) {
+    for _ in 0..ADMISSIONS {
+        match admit::packet(context, hands, keyed) {
+            None => return,
+            Some(flowless) => keyed = flowless,
+        }
+    }
+    hands.discard(context, keyed.packet.frame, Drop::InsertContended);
 }

@@ -6,6 +6,7 @@ use super::{Hands, Shared};
 use crate::flow::{Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6};
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
+use crate::forward::plain;
 use crate::ident::Protocol;
 use crate::state::{Activity, TcpState};
 use crate::wire::Headers;
@@ -28,6 +29,10 @@ pub(super) trait Path: Family {
         outer: (Self::Addr, Self::Addr),
         inner: &Rewrite<Self::Addr>,
     );
+    /// Translates a plain packet and sends it on its way: see [`plain`].
+    fn translate_plain(frame: &mut [u8], protocol: u8, link: &[u8; plain::LINK], to: &Rewrite<Self::Addr>);
+    /// Sends a plain packet on its way as it is.
+    fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]);
     /// Rewrites addresses and ports.
     fn rewrite(frame: &mut [u8], headers: &Headers, to: &Rewrite<Self::Addr>);
 }
@@ -53,6 +58,16 @@ impl Path for V4 {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         }
+    }
+
+    #[inline]
+    fn translate_plain(frame: &mut [u8], protocol: u8, link: &[u8; plain::LINK], to: &Rewrite<Ipv4Addr>) {
+        plain::translate_v4(frame, protocol, link, to);
+    }
+
+    #[inline]
+    fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]) {
+        plain::route_v4(frame, link);
     }
 
     #[inline]
@@ -92,6 +107,16 @@ impl Path for V6 {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
         }
+    }
+
+    #[inline]
+    fn translate_plain(frame: &mut [u8], protocol: u8, link: &[u8; plain::LINK], to: &Rewrite<Ipv6Addr>) {
+        plain::translate_v6(frame, protocol, link, to);
+    }
+
+    #[inline]
+    fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]) {
+        plain::route_v6(frame, link);
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::egress::{self, Learnt};
 use super::{Context, Hands, Packet};
-use crate::counters::{Drop, Event};
+use crate::counters::Event;
 use crate::forward::icmp::{self, ErrorKind};
 use crate::forward::reset;
 use crate::next_hop::Hop;
@@ -19,7 +19,7 @@ const ETHERNET: usize = 14;
 /// What became of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// It is on its way.
+    /// It was made; whether it left, port and drop counters tell.
     Yes,
     /// Nothing may or can be answered to such a packet.
     Unanswerable,
@@ -28,6 +28,8 @@ pub(super) enum Sent {
 }
 
 /// Tells the sender of `packet` what is wrong with it, as `speaker`.
+#[cold]
+#[inline(never)]
 pub(super) fn icmp<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -43,6 +45,8 @@ pub(super) fn icmp<P: Ports>(
 }
 
 /// Resets the connection that `packet` takes itself to belong to.
+#[cold]
+#[inline(never)]
 pub(super) fn reset<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: &Packet) -> Sent {
     let sent = answer(context, hands, packet, reset::reply);
     if sent == Sent::Yes {
@@ -65,10 +69,15 @@ fn answer<P: Ports>(
     let mut out = [0; LONGEST];
     let Some(length) = write(&mut out, ip) else { return Sent::Unanswerable };
     let Some(reply) = out.get(..length) else { return Sent::Unanswerable };
+    let to = source(packet, offending);
+    let hop = context.snapshot.hops.hop(context.snapshot.hops.lookup(to));
+    // Whoever has an address of the director itself did not send this.
+    if matches!(hop, Hop::Kernel | Hop::NoRoute) {
+        return Sent::Unanswerable;
+    }
     if !hands.replies.take(context.now, context.snapshot.policy.replies_per_second) {
         return Sent::Limited;
     }
-    let to = source(packet, offending);
     let Some(mut frame) = hands.ports.allocate() else { return Sent::Limited };
     frame.set_len(ETHERNET + length);
     match hands.ports.bytes_mut(&mut frame).get_mut(ETHERNET..) {
@@ -78,19 +87,10 @@ fn answer<P: Ports>(
             return Sent::Unanswerable;
         }
     }
-    // Back the way it came where the routes name no better one.
-    let hop = context.snapshot.hops.hop(context.snapshot.hops.lookup(to));
     let mut headers = packet.headers;
     headers.l3 = ETHERNET as u16;
     let reply = Packet { frame, headers, port: packet.port };
-    match (hop, sender) {
-        (Hop::Neighbour { .. }, _) => egress::send(context, hands, reply, hop, || to, None),
-        (Hop::OnLink(_), Some(_)) => egress::send(context, hands, reply, hop, || to, sender),
-        _ => {
-            hands.discard(context, reply.frame, Drop::NoRoute);
-            return Sent::Unanswerable;
-        }
-    }
+    egress::send(context, hands, reply, hop, || to, sender);
     Sent::Yes
 }
 

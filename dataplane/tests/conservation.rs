@@ -1,0 +1,158 @@
+//! The law of conservation: whatever comes in, every frame is sent or dropped for a counted reason, and at the end no
+//! flow is counted that is not there. On one worker step by step, and on two that race for the same few flows.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::packet::{self, tcp, udp};
+use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, KERNEL_MAC, ROUTER_MAC, Setup, server_mac};
+use dataplane::counters::{Drop, Event};
+use dataplane::ident::PortIndex;
+use dataplane::port::{ChecksumMode, MemoryPorts};
+use dataplane::service::Method;
+use dataplane::worker::{Shared, Worker};
+
+/// Numbers as good as random, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    fn choose<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.roll(of.len())]
+    }
+}
+
+/// Frames of every kind that a worker tells apart, between few ends, so that many belong together.
+fn frame(dice: &mut Dice) -> (PortIndex, Vec<u8>) {
+    let is_v4 = dice.roll(3) > 0;
+    let pick = |v4: &'static str, v6: &'static str| if is_v4 { v4 } else { v6 };
+    let client = pick(dice.choose(&["198.51.100.7", "10.1.0.9", "127.0.0.1"]), "2001:db8:c::7");
+    let vip = pick(dice.choose(&["192.0.2.80", "192.0.2.80", "192.0.2.99"]), "2001:db8::80");
+    let server = pick(dice.choose(&["10.2.0.11", "10.2.0.12"]), dice.choose(&["fd02::11", "fd02::12"]));
+    let router = pick("10.2.0.250", "fd02::250");
+    let port = 40_000 + dice.roll(8) as u16;
+    let flags = dice.choose(&["S", "S", "A", "PA", "FA", "R", "SA"]);
+    let payload = vec![7; dice.choose(&[0, 1, 100, 1460])];
+    let ttl = dice.choose(&[64, 64, 64, 2, 1]);
+    let request = tcp(ROUTER_MAC, FRONT_MAC, (client, port), (vip, 80), flags, &payload).ttl(ttl).bytes();
+    let reply = tcp(server_mac(11), BACK_MAC, (server, 8080), (client, port), flags, &payload).ttl(ttl).bytes();
+    let datagram = udp(ROUTER_MAC, FRONT_MAC, (client, port), (vip, 80), &payload).ttl(ttl).bytes();
+    match dice.roll(10) {
+        0..=2 => (FRONT, request),
+        3 => (BACK, reply),
+        4 => (FRONT, datagram),
+        5 => (BACK, udp(server_mac(12), BACK_MAC, (server, 8080), (client, port), &payload).ttl(ttl).bytes()),
+        6 => (BACK, packet::too_big(ROUTER_MAC, BACK_MAC, router, client, 1300, &reversed(&reply)[14..])),
+        7 => (KERNEL, [&[2, 0, 0, 0, 0, 3][..], &KERNEL_MAC, &reply[12..]].concat()),
+        8 => {
+            let whole = udp(ROUTER_MAC, FRONT_MAC, (client, port), (vip, 80), &[9; 2000]).bytes();
+            (FRONT, packet::fragment(&whole, 1208).swap_remove(dice.roll(2)))
+        }
+        _ => (FRONT, request[..dice.roll(request.len())].to_vec()),
+    }
+}
+
+/// A packet to a server, made of the reply to it: addresses and ports the other way.
+fn reversed(reply: &[u8]) -> Vec<u8> {
+    let mut frame = reply.to_vec();
+    let (l3, length) = if reply[12] == 8 { (26, 4) } else { (22, 16) };
+    frame[l3..l3 + 2 * length].rotate_left(length);
+    let l4 = if reply[12] == 8 { 34 } else { 54 };
+    frame[l4..l4 + 4].rotate_left(2);
+    frame
+}
+
+/// Whether all that came in or was made went out or was dropped; gives what was sent.
+fn account(shared: &Shared) -> u64 {
+    let (mut came, mut went) = (0, 0);
+    for board in &shared.boards {
+        let counters = &board.counters;
+        let event = |event| counters.event(event).read();
+        let ports = counters.ports().iter();
+        let (received, sent) =
+            ports.fold((0, 0), |(r, s), port| (r + port.received.packets.read(), s + port.sent.packets.read()));
+        let dropped: u64 = Drop::ALL.iter().map(|reason| counters.drop(*reason).read()).sum();
+        came += received + event(Event::ResetSent) + event(Event::IcmpSent);
+        went += sent + dropped;
+        assert_eq!(event(Event::Forwarded), sent);
+        assert!(event(Event::ToKernel) <= sent);
+    }
+    assert_eq!(came, went);
+    shared.boards.iter().map(|board| board.counters.event(Event::Forwarded).read()).sum()
+}
+
+#[test]
+fn every_frame_is_sent_or_dropped_for_a_reason() {
+    for method in [Method::Nat, Method::Dr, Method::Tun] {
+        let mut setup = Setup::new(method);
+        setup.capacity = 16;
+        setup.mtu = 1400;
+        setup.policy.replies_per_second = 500;
+        setup.checksum = if method == Method::Dr { ChecksumMode::Full } else { ChecksumMode::Offload };
+        let mut director = Director::new(&setup);
+        let mut dice = Dice(method as u64);
+        let mut left = 0;
+        for step in 0..20_000 {
+            let (port, bytes) = frame(&mut dice);
+            left += director.pass(port, &bytes).len() as u64;
+            director.now += Duration::from_millis(dice.choose(&[0, 1, 50]));
+            if step % 1000 == 0 {
+                let servers =
+                    dice.choose(&[&[("10.2.0.11", 1), ("10.2.0.12", 1)][..], &[("10.2.0.11", 0), ("10.2.0.1", 1)]]);
+                setup.servers4 = servers.to_vec();
+                director.publish(&setup);
+            }
+        }
+        assert_eq!(account(&director.shared), left);
+        assert!(director.drops().len() > 8, "too little was tried: {:?}", director.drops());
+        director.wait(1000);
+        assert!(director.counts.iter().all(|counts| counts.is_idle()), "flows are counted that are not there");
+    }
+}
+
+/// Takes frames as they come from its own dice, and gives the worker back with nothing left in it.
+fn race(mut worker: Worker<MemoryPorts>, seed: u64, now: Duration) -> Worker<MemoryPorts> {
+    let mut dice = Dice(seed);
+    for turn in 0..4000 {
+        for _ in 0..8 {
+            let (vip, port) = ("192.0.2.80", 40_000 + dice.roll(3) as u16);
+            let flags = dice.choose(&["S", "S", "A", "R", "FA"]);
+            let request = tcp(ROUTER_MAC, FRONT_MAC, ("198.51.100.7", port), (vip, 80), flags, b"").bytes();
+            let reply = tcp(server_mac(12), BACK_MAC, ("10.2.0.12", 8080), ("198.51.100.7", port), flags, b"").bytes();
+            let (from, bytes) = if dice.roll(3) == 0 { (BACK, reply) } else { (FRONT, request) };
+            assert!(worker.ports_mut().inject(from, &bytes));
+        }
+        worker.turn(now + Duration::from_millis(turn * 30));
+        for port in [FRONT, BACK, KERNEL] {
+            while worker.ports_mut().sent(port).is_some() {}
+        }
+        assert_eq!(worker.ports_mut().available(), common::FRAMES as usize, "a frame was lost");
+    }
+    worker
+}
+
+#[test]
+fn two_workers_that_end_and_reuse_the_same_flows_agree_on_the_counts() {
+    let setup = Setup::new(Method::Nat);
+    let mut director = Director::with_workers(&setup, 2);
+    let now = director.now;
+    let workers: Vec<_> = std::mem::take(&mut director.workers);
+    director.workers = std::thread::scope(|scope| {
+        let started: Vec<_> = (1..).zip(workers).map(|(seed, w)| scope.spawn(move || race(w, seed, now))).collect();
+        for _ in 0..200 {
+            director.shared.snapshot.store(Arc::new(setup.snapshot(&director.counts)));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        started.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    account(&director.shared);
+    assert!(director.event_count(Event::FlowReused) > 100);
+    director.wait(2000);
+    assert!(director.counts.iter().all(|counts| counts.is_idle()), "flows are counted that are not there");
+}
