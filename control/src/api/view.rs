@@ -101,6 +101,9 @@ pub struct Socket {
     pub queue: u32,
     /// `zero-copy` or `copy`.
     pub mode: String,
+    /// Packets that steering gave to it and that the kernel dropped, for the worker had not taken those before them.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 /// A virtual service.

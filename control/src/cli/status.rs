@@ -8,7 +8,7 @@ use clap::Args;
 use super::reload::no_answer;
 use super::{StateArguments, block_on, fail, output};
 use crate::api::client;
-use crate::api::view::{Count, Counters, Destination, FlowTable, Port, Service, Status, Worker};
+use crate::api::view::{Count, Counters, Destination, FlowTable, Port, Service, Socket, Status, Worker};
 use crate::state_dir::StateDir;
 
 #[derive(Debug, Args)]
@@ -97,8 +97,7 @@ fn ports(page: &mut String, ports: &[Port]) {
 fn workers(page: &mut String, workers: &[Worker]) {
     line!(page, "\nWorkers");
     let row = |(index, worker): (usize, &Worker)| {
-        let sockets: Vec<_> =
-            worker.sockets.iter().map(|s| format!("{} queue {} {}", s.port, s.queue, s.mode)).collect();
+        let sockets: Vec<_> = worker.sockets.iter().map(socket).collect();
         [
             index.to_string(),
             worker.core.map_or_else(|| "not pinned".to_owned(), |core| core.to_string()),
@@ -107,6 +106,14 @@ fn workers(page: &mut String, workers: &[Worker]) {
         ]
     };
     table(page, ["worker", "core", "last turn", "sockets"], workers.iter().enumerate().map(row).collect());
+}
+
+fn socket(socket: &Socket) -> String {
+    let Socket { port, queue, mode, lost } = socket;
+    match lost {
+        0 => format!("{port} queue {queue} {mode}"),
+        lost => format!("{port} queue {queue} {mode} (its ring was full: {lost} lost)"),
+    }
 }
 
 fn flows(page: &mut String, status: &Status) {
@@ -220,7 +227,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::{Configuration, Flowed, PortTraffic, Socket};
+    use crate::api::view::{Configuration, Flowed, PortTraffic};
 
     fn example() -> Status {
         let destination = |last: u8, weight, way: &str| Destination {
@@ -256,7 +263,7 @@ mod tests {
             workers: vec![Worker {
                 core: Some(1),
                 heartbeat_age_ms: Some(3),
-                sockets: vec![Socket { port: "eth0".into(), queue: 0, mode: "copy".into() }],
+                sockets: vec![Socket { port: "eth0".into(), queue: 0, mode: "copy".into(), lost: 0 }],
             }],
             services: vec![Service {
                 protocol: "TCP".into(),
@@ -290,6 +297,14 @@ mod tests {
         let page = render(&status);
         assert!(page.contains("refused, the configuration before it is in use: a.conf:3"), "{page}");
         assert!(page.contains("(address not on this machine: not served)"), "{page}");
+    }
+
+    #[test]
+    fn what_a_socket_lost_is_told() {
+        let mut status = example();
+        status.workers[0].sockets[0].lost = 7;
+        let page = render(&status);
+        assert!(page.contains("eth0 queue 0 copy (its ring was full: 7 lost)"), "{page}");
     }
 
     #[test]

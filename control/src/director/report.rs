@@ -7,7 +7,7 @@ use dataplane::clock;
 use dataplane::counters::{Counter, Drop, Event, Traffic};
 use dataplane::next_hop::Hop;
 use dataplane::port::ChecksumMode;
-use dataplane::port::xsk::CopyMode;
+use dataplane::port::xsk::{CopyMode, statistics};
 use dataplane::service::{Destination, Method, Service};
 use dataplane::steer::{AttachMode, Steer};
 use dataplane::worker::{Board, Shared};
@@ -91,7 +91,10 @@ fn port_view(port: &PortPlan, modes: &[AttachMode], boards: &[Board]) -> view::P
 
 fn worker_view(thread: &WorkerThread, boards: &[Board], now: Duration) -> view::Worker {
     let beat = boards.get(thread.index.0 as usize).map(Board::heartbeat).filter(|beat| !beat.is_zero());
+    // A socket whose worker ended cannot be asked, and the director ends with its worker.
+    let lost = |fd| statistics(fd).map_or(0, |counted| counted.rx_dropped + counted.rx_ring_full);
     let sockets = thread.sockets.iter().map(|socket| view::Socket {
+        lost: lost(socket.fd),
         port: socket.place.interface.clone(),
         queue: socket.place.queue.0,
         mode: match socket.mode {

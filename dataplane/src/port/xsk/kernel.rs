@@ -84,8 +84,8 @@ pub(super) fn offsets(socket: RawFd) -> io::Result<libc::xdp_mmap_offsets> {
     unsafe { option_of(socket, libc::XDP_MMAP_OFFSETS) }
 }
 
-/// The kernel's counters of the socket.
-pub(super) fn statistics(socket: RawFd) -> io::Result<XskStatistics> {
+/// The kernel's counters of the AF_XDP socket with this descriptor. Fails on any other descriptor.
+pub fn statistics(socket: RawFd) -> io::Result<XskStatistics> {
     // SAFETY: xdp_statistics is made of integers, for which zero is valid, and it is what XDP_STATISTICS writes.
     let s: libc::xdp_statistics = unsafe { option_of(socket, libc::XDP_STATISTICS)? };
     Ok(XskStatistics {

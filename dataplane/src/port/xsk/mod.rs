@@ -20,6 +20,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 pub use config::{BindMode, BusyPoll, CopyMode, FrameAudit, SocketPlace, XskConfig, XskError, XskStatistics};
+pub use kernel::statistics;
 
 use super::{BURST, Burst, Frame, Ports};
 use crate::ident::PortIndex;
