@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::view::{Reloaded, Status};
 
 /// How long an answer may take: a reload of a large configuration included.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod options;
 pub mod privilege;
 pub mod publish;
+mod refusals;
 mod report;
 mod serve;
 mod start;
@@ -35,6 +36,7 @@ use crate::state_dir::{Lock, StateDir, StateDirError};
 use journal::{Journal, JournalError};
 use machine::MachineError;
 use options::RunOptions;
+use refusals::Refusals;
 use serve::Director;
 
 /// Questions of the API that may wait.
@@ -144,6 +146,7 @@ async fn live(
         refused: None,
         compile_error: None,
         stalled: BTreeSet::new(),
+        refusals: Refusals::default(),
     };
     for finding in &director.parts.compiled.findings {
         tracing::warn!("{finding}");

@@ -1,0 +1,58 @@
+//! Refused flows, said in the log: a full table shows in a counter, but nobody watches counters at night.
+//!
+//! At most one line in ten seconds, so that a flood does not become one of the log.
+
+use std::time::{Duration, Instant};
+
+use dataplane::counters::Drop;
+use dataplane::worker::Shared;
+
+/// The shortest time between two lines.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What was said of refusals so far.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    told: u64,
+    last: Option<Instant>,
+}
+
+impl Refusals {
+    /// Warns of flows refused since the last warning.
+    pub(super) fn watch(&mut self, shared: &Shared) {
+        let refused = shared.boards.iter().map(|board| board.counters.drop(Drop::TableFull).read()).sum();
+        if let Some(new) = self.news(refused, Instant::now()) {
+            let (ipv4, ipv6) = (shared.flows4.capacity(), shared.flows6.capacity());
+            tracing::warn!(
+                "the flow table is full: {new} packets that would have opened a flow were dropped (there is room for \
+                 {ipv4} IPv4 and {ipv6} IPv6 flows); raise `connections` or `connections6` in the dataplane block"
+            );
+        }
+    }
+
+    /// How many are new, if it is time to say so.
+    fn news(&mut self, refused: u64, now: Instant) -> Option<u64> {
+        let is_early = self.last.is_some_and(|last| now.duration_since(last) < PAUSE);
+        if refused <= self.told || is_early {
+            return None;
+        }
+        let new = refused - self.told;
+        (self.told, self.last) = (refused, Some(now));
+        Some(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_is_told_once_and_not_too_often() {
+        let (mut refusals, start) = (Refusals::default(), Instant::now());
+        assert_eq!(refusals.news(0, start), None);
+        assert_eq!(refusals.news(5, start), Some(5));
+        assert_eq!(refusals.news(9, start + Duration::from_secs(9)), None);
+        assert_eq!(refusals.news(12, start + Duration::from_secs(11)), Some(7));
+        assert_eq!(refusals.news(12, start + Duration::from_secs(30)), None);
+    }
+}
