@@ -131,6 +131,7 @@ lab_steps() {
   run lab-cross 5 "$TESTS/lab-cross.sh"
   run lab-capture-cross 5 "$TESTS/lab-capture.sh" tun --cross
   run lab-toobig 5 "$TESTS/lab-toobig.sh"
+  run lab-local 5 "$TESTS/lab-local.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
 }
 
