@@ -35,11 +35,11 @@ enum Opened<'s> {
 /// A packet whose key belongs to no flow, as far as the lookup saw. Given back when it got a flow that is over already.
 #[inline(never)]
 #[must_use]
-pub(super) fn packet<F: Path, P: Ports>(
+pub(super) fn packet<'h, F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    keyed: Keyed<F>,
-) -> Option<Keyed<F>> {
+    keyed: Keyed<'h, F>,
+) -> Option<Keyed<'h, F>> {
     let at = Endpoint { address: keyed.key.destination.into(), port: keyed.key.destination_port };
     let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
         egress::to_kernel(context, hands, keyed.packet);
@@ -47,7 +47,7 @@ pub(super) fn packet<F: Path, P: Ports>(
     };
     if !opens(context, &keyed) {
         // The packet before it in the same burst may just have opened the flow.
-        match F::table(context.shared).lookup(&keyed.key) {
+        match F::table(context.shared).lookup(keyed.key) {
             Find::Hit { flow, direction } => return carry::packet_after_all(context, hands, keyed, flow, direction),
             Find::Miss => stray(context, hands, keyed),
             Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
@@ -68,7 +68,7 @@ pub(super) fn packet<F: Path, P: Ports>(
 }
 
 /// Whether a packet may open a flow: every datagram, a segment with SYN; with `sloppy_tcp` any but a reset.
-fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<F>) -> bool {
+fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> bool {
     let tcp = keyed.packet.headers.tcp;
     match (keyed.key.protocol, context.snapshot.policy.stray) {
         (Protocol::Tcp, _) if tcp.contains(TcpFlags::RST) => false,
@@ -78,7 +78,7 @@ fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<F>) -> bool {
 }
 
 /// A segment of a connection that nobody knows: the client learns it at once.
-fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<F>) {
+fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>) {
     let reason = match reply::reset(context, hands, &keyed.packet) {
         reply::Sent::Yes | reply::Sent::Unanswerable => Drop::NoFlow,
         reply::Sent::Limited => Drop::NoFlowLimited,
@@ -92,7 +92,7 @@ fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: K
 fn open<'s, F: Path, P: Ports>(
     context: Context<'s>,
     hands: &mut Hands<P>,
-    keyed: &Keyed<F>,
+    keyed: &Keyed<'_, F>,
     service: &'s Service,
 ) -> Result<Opened<'s>, Drop> {
     let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
@@ -113,7 +113,7 @@ fn open<'s, F: Path, P: Ports>(
 fn insert<'s, F: Path, P: Ports>(
     context: Context<'s>,
     hands: &mut Hands<P>,
-    keyed: &Keyed<F>,
+    keyed: &Keyed<'_, F>,
     destination: &'s Destination,
 ) -> Result<Option<Opened<'s>>, Drop> {
     let state = initial_state(keyed, destination);
@@ -136,7 +136,7 @@ fn insert<'s, F: Path, P: Ports>(
 fn insert_uncounted<'s, F: Path, P: Ports>(
     context: Context<'s>,
     hands: &mut Hands<P>,
-    keyed: &Keyed<F>,
+    keyed: &Keyed<'_, F>,
     destination: &'s Destination,
     state: u8,
 ) -> Result<Option<Opened<'s>>, Drop> {
@@ -144,7 +144,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
     let tries = if is_local && destination.method == Method::Nat { PORT_TRIES } else { 1 };
     let (idle, flags) = beginning(context, keyed.key.protocol, state);
     let new = NewFlow {
-        forward: keyed.key,
+        forward: *keyed.key,
         reverse: None,
         destination: destination.slot.0,
         state,
@@ -155,7 +155,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         return_hop: way_back(context, keyed),
     };
     for attempt in 0..tries {
-        let reverse = reverse_key::<F>(&keyed.key, destination, is_local, attempt)?;
+        let reverse = reverse_key::<F>(keyed.key, destination, is_local, attempt)?;
         let new = NewFlow { reverse, ..new };
         match F::table(context.shared).insert(F::part(hands), &new) {
             Insert::Created(flow) => return Ok(Some(Opened::Created(flow, destination))),
@@ -208,7 +208,7 @@ fn local_port(client: NetPort, attempt: u16) -> NetPort {
     NetPort::new(1024 + spread % (u16::MAX - 1024))
 }
 
-fn initial_state<F: Path>(keyed: &Keyed<F>, destination: &Destination) -> u8 {
+fn initial_state<F: Path>(keyed: &Keyed<'_, F>, destination: &Destination) -> u8 {
     let view = if destination.method.is_two_way() { View::Input } else { View::InputOnly };
     match keyed.key.protocol {
         Protocol::Tcp => TcpState::None.next(view, keyed.packet.headers.tcp).to_u8(),
@@ -228,7 +228,7 @@ fn beginning(context: Context<'_>, protocol: Protocol, state: u8) -> (Ticks, u16
     }
 }
 
-fn way_back<F: Path>(context: Context<'_>, keyed: &Keyed<F>) -> u32 {
+fn way_back<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> u32 {
     let hops = &context.snapshot.hops;
     let client: IpAddr = keyed.key.source.into();
     carry::pack(hops.generation(), hops.lookup(client))

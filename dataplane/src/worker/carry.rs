@@ -27,13 +27,13 @@ const TRANSITIONS: u32 = 16;
 /// A packet that was found to belong to a flow by its key. Given back when the flow is over: it belongs to none then.
 #[inline(always)]
 #[must_use]
-pub(super) fn packet<F: Path, P: Ports>(
+pub(super) fn packet<'h, F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    keyed: Keyed<F>,
+    keyed: Keyed<'h, F>,
     flow: FlowRef,
     direction: Direction,
-) -> Option<Keyed<F>> {
+) -> Option<Keyed<'h, F>> {
     let entry = F::table(context.shared).entry(flow);
     if entry.deadline().reached(context.now) || is_reuse(entry, &keyed, direction) {
         end(context, hands, flow, entry);
@@ -54,13 +54,13 @@ pub(super) fn packet<F: Path, P: Ports>(
 /// As [`packet`], for callers off the usual way.
 #[inline(never)]
 #[must_use]
-pub(super) fn packet_after_all<F: Path, P: Ports>(
+pub(super) fn packet_after_all<'h, F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    keyed: Keyed<F>,
+    keyed: Keyed<'h, F>,
     flow: FlowRef,
     direction: Direction,
-) -> Option<Keyed<F>> {
+) -> Option<Keyed<'h, F>> {
     packet(context, hands, keyed, flow, direction)
 }
 
@@ -69,7 +69,7 @@ pub(super) fn packet_after_all<F: Path, P: Ports>(
 pub(super) fn first<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    keyed: Keyed<F>,
+    keyed: Keyed<'_, F>,
     flow: FlowRef,
     destination: &Destination,
 ) {
@@ -83,7 +83,7 @@ pub(super) fn first<F: Path, P: Ports>(
 pub(super) fn follow<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     entry: &FlowEntry<F>,
     direction: Direction,
 ) {
@@ -98,7 +98,7 @@ pub(super) fn follow<F: Path, P: Ports>(
 fn remember<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &Hands<P>,
-    keyed: &Keyed<F>,
+    keyed: &Keyed<'_, F>,
     flow: FlowRef,
     direction: Direction,
 ) {
@@ -116,7 +116,7 @@ fn remember<F: Path, P: Ports>(
 fn deliver<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     entry: &FlowEntry<F>,
     destination: &Destination,
     direction: Direction,
@@ -151,7 +151,7 @@ pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>,
 }
 
 /// Whether a client begins anew with the port of a connection that is over (`conn_reuse_mode` 1).
-fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<F>, direction: Direction) -> bool {
+fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<'_, F>, direction: Direction) -> bool {
     let tcp = keyed.packet.headers.tcp;
     tcp.contains(TcpFlags::SYN)
         && !tcp.contains(TcpFlags::ACK)
@@ -166,7 +166,7 @@ fn advance<F: Path>(
     entry: &FlowEntry<F>,
     destination: &Destination,
     direction: Direction,
-    keyed: &Keyed<F>,
+    keyed: &Keyed<'_, F>,
 ) -> bool {
     let timeouts = &context.snapshot.policy.timeouts;
     let (protocol, tcp) = (keyed.key.protocol, keyed.packet.headers.tcp);
@@ -205,7 +205,7 @@ fn advance<F: Path>(
 }
 
 #[inline(always)]
-pub(super) fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet) {
+pub(super) fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet<'_>) {
     if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
         let bytes = packet.headers.ip_length();
         match direction {
@@ -219,7 +219,7 @@ pub(super) fn count(context: Context<'_>, destination: &Destination, direction: 
 fn to_server_nat<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     back: &FlowKey<F::Addr>,
     destination: &Destination,
     vip: impl Fn() -> IpAddr,
@@ -233,7 +233,7 @@ fn to_server_nat<F: Path, P: Ports>(
 fn to_server_dr<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     destination: &Destination,
     vip: impl Fn() -> IpAddr,
 ) {
@@ -241,7 +241,7 @@ fn to_server_dr<F: Path, P: Ports>(
     if *hop == Hop::Kernel {
         return egress::to_kernel(context, hands, packet);
     }
-    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+    if let Some((port, link)) = plain_way(packet.headers, hop) {
         let Packet { mut frame, .. } = packet;
         F::route_plain(hands.ports.bytes_mut(&mut frame), link);
         egress::transmit(context, hands, frame, port);
@@ -255,7 +255,7 @@ fn to_server_dr<F: Path, P: Ports>(
 fn to_server_tun<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     destination: &Destination,
     vip: impl Fn() -> IpAddr,
 ) {
@@ -269,7 +269,7 @@ fn to_server_tun<P: Ports>(
     };
     let overhead = ends.overhead();
     let Some(packet) = fit(context, hands, packet, hop, overhead, vip) else { return };
-    let Packet { mut frame, mut headers, port } = packet;
+    let Packet { mut frame, headers, port } = packet;
     let (l3, length) = (headers.l3 as usize, headers.ip_length());
     frame.set_len(l3 + length);
     frame.shrink_front(l3);
@@ -282,16 +282,15 @@ fn to_server_tun<P: Ports>(
         return hands.discard(context, frame, Drop::Truncated);
     };
     tun::write_outer(outer, inner, ends, hands.next_id);
-    headers.l3 = 0;
-    headers.version = ends.version();
-    egress::send(context, hands, Packet { frame, headers, port }, hop, || destination.at.address, None);
+    let headers = Headers { l3: 0, version: ends.version(), ..*headers };
+    egress::send(context, hands, Packet { frame, headers: &headers, port }, hop, || destination.at.address, None);
 }
 
 #[inline(always)]
 fn to_client<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     entry: &FlowEntry<F>,
     there: &FlowKey<F::Addr>,
 ) {
@@ -308,20 +307,20 @@ fn to_client<F: Path, P: Ports>(
 fn translate<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     hop: &Hop,
     to: &Rewrite<F::Addr>,
     (speaker, towards): (impl Fn() -> IpAddr, impl FnOnce() -> IpAddr),
     learnt: impl FnOnce() -> Option<Learnt>,
 ) {
-    if let Some((port, link)) = plain_way(&packet.headers, hop) {
+    if let Some((port, link)) = plain_way(packet.headers, hop) {
         let Packet { mut frame, headers, .. } = packet;
         F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, to);
         egress::transmit(context, hands, frame, port);
         return;
     }
     let Some(mut packet) = fit(context, hands, packet, hop, 0, speaker) else { return };
-    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &packet.headers, to);
+    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), packet.headers, to);
     let learnt = if matches!(hop, Hop::OnLink(_)) { learnt() } else { None };
     egress::send(context, hands, packet, hop, towards, learnt);
 }
@@ -362,14 +361,14 @@ const fn unpack(stored: u32) -> [u16; 2] {
 /// from `speaker` and dropped. Packets to the kernel keep their TTL: the kernel is the end of their way, or takes one
 /// off itself.
 #[inline(always)]
-fn fit<P: Ports>(
+fn fit<'h, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    mut packet: Packet,
+    mut packet: Packet<'h>,
     hop: &Hop,
     overhead: usize,
     speaker: impl Fn() -> IpAddr,
-) -> Option<Packet> {
+) -> Option<Packet<'h>> {
     let limit = match hop {
         Hop::Neighbour { mtu, .. } => *mtu,
         Hop::OnLink(egress) | Hop::Unresolved(egress) => egress.mtu,
@@ -380,12 +379,12 @@ fn fit<P: Ports>(
         hands.discard(context, packet.frame, Drop::TtlExceeded);
         return None;
     }
-    if let Some(mtu) = mtu::exceeded(&packet.headers, limit, overhead) {
+    if let Some(mtu) = mtu::exceeded(packet.headers, limit, overhead) {
         reply::icmp(context, hands, &packet, ErrorKind::TooBig { mtu }, speaker());
         hands.discard(context, packet.frame, Drop::TooBig);
         return None;
     }
-    if ttl::decrement(hands.ports.bytes_mut(&mut packet.frame), &packet.headers).is_err() {
+    if ttl::decrement(hands.ports.bytes_mut(&mut packet.frame), packet.headers).is_err() {
         hands.discard(context, packet.frame, Drop::TtlExceeded);
         return None;
     }

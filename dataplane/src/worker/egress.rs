@@ -32,7 +32,7 @@ impl Learnt {
 pub(super) fn send<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     hop: &Hop,
     to: impl FnOnce() -> IpAddr,
     learnt: Option<Learnt>,
@@ -56,7 +56,7 @@ pub(super) fn send<P: Ports>(
 
 /// Gives a packet to the director's own kernel, within the rate.
 #[inline(never)]
-pub(super) fn to_kernel<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+pub(super) fn to_kernel<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
     let Some(kernel) = &context.snapshot.kernel else {
         return hands.discard(context, packet.frame, Drop::KernelAbsent);
     };

@@ -15,12 +15,12 @@ use crate::wire::IpVersion;
 
 /// A packet that is neither TCP nor UDP: an ICMP error that a flow is behind, or nothing of ours.
 #[inline(never)]
-pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
     let frame = hands.ports.bytes(&packet.frame);
     if !packet.headers.is_icmp_error(frame) {
         return hands.discard(context, packet.frame, Drop::UnhandledProtocol);
     }
-    let embedded = match icmp_translate::embedded(frame, &packet.headers) {
+    let embedded = match icmp_translate::embedded(frame, packet.headers) {
         Ok(embedded) => embedded,
         Err(reason) => return hands.discard(context, packet.frame, reason),
     };
@@ -32,7 +32,7 @@ pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packe
 
 /// Finds the flow of the packet that the error is about. That packet ran away from us: its key reversed is the one
 /// that its answers come by.
-fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet, embedded: &Embedded) {
+fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>, embedded: &Embedded) {
     let Some(key) = key::<F>(embedded) else {
         return hands.discard(context, packet.frame, Drop::UnhandledProtocol);
     };
@@ -59,7 +59,7 @@ fn key<F: Path>(embedded: &Embedded) -> Option<FlowKey<F::Addr>> {
 fn translate<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet,
+    packet: Packet<'_>,
     embedded: &Embedded,
     entry: &FlowEntry<F>,
     direction: Direction,
@@ -86,16 +86,16 @@ fn translate<F: Path, P: Ports>(
 fn to_server<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    mut packet: Packet,
+    mut packet: Packet<'_>,
     embedded: &Embedded,
     back: &FlowKey<F::Addr>,
     destination: &Destination,
 ) {
     let inner = path::addressed(back);
     let frame = hands.ports.bytes_mut(&mut packet.frame);
-    let (sender, _) = F::addresses(&packet.headers, frame);
-    F::translate(frame, &packet.headers, embedded, (sender, back.source), &inner);
-    if ttl::decrement(frame, &packet.headers).is_err() {
+    let (sender, _) = F::addresses(packet.headers, frame);
+    F::translate(frame, packet.headers, embedded, (sender, back.source), &inner);
+    if ttl::decrement(frame, packet.headers).is_err() {
         return hands.discard(context, packet.frame, Drop::TtlExceeded);
     }
     context.counters.event(Event::IcmpTranslated).add(1);
@@ -107,17 +107,17 @@ fn to_server<F: Path, P: Ports>(
 fn to_client<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    mut packet: Packet,
+    mut packet: Packet<'_>,
     embedded: &Embedded,
     entry: &FlowEntry<F>,
 ) {
     let there = entry.forward();
     let inner = path::addressed(&there);
     let frame = hands.ports.bytes_mut(&mut packet.frame);
-    let (sender, _) = F::addresses(&packet.headers, frame);
+    let (sender, _) = F::addresses(packet.headers, frame);
     let speaker = if sender.into() == embedded.destination { there.destination } else { sender };
-    F::translate(frame, &packet.headers, embedded, (speaker, there.source), &inner);
-    if ttl::decrement(frame, &packet.headers).is_err() {
+    F::translate(frame, packet.headers, embedded, (speaker, there.source), &inner);
+    if ttl::decrement(frame, packet.headers).is_err() {
         return hands.discard(context, packet.frame, Drop::TtlExceeded);
     }
     context.counters.event(Event::IcmpTranslated).add(1);

@@ -118,20 +118,20 @@ impl FragmentTable {
 
 /// A later fragment: sent after its first, with addresses rewritten alike. The first moved the flow for all of them.
 #[inline(never)]
-pub(super) fn follow<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+pub(super) fn follow<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
     match packet.headers.version {
         IpVersion::V4 => follow_in::<V4, P>(context, hands, packet),
         IpVersion::V6 => follow_in::<V6, P>(context, hands, packet),
     }
 }
 
-fn follow_in<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+fn follow_in<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
     let Fragment::Later { id } = packet.headers.fragment else {
         return hands.discard(context, packet.frame, Drop::FragmentUnknown);
     };
     let frame = hands.ports.bytes(&packet.frame);
-    let addresses = F::addresses(&packet.headers, frame);
-    let datagram = Datagram::of(&packet.headers, frame, addresses, id);
+    let addresses = F::addresses(packet.headers, frame);
+    let datagram = Datagram::of(packet.headers, frame, addresses, id);
     let known = context.shared.fragments.find(context.now, &datagram);
     let found = known.and_then(|(index, generation, direction)| {
         let table = F::table(context.shared);

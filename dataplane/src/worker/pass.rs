@@ -18,9 +18,9 @@ use crate::wire::{self, Fragment, Headers, IpVersion, Settled, checksum};
 const ADMISSIONS: u32 = 4;
 
 /// A packet with the key that it is looked up by.
-pub(super) struct Keyed<F: Path> {
-    pub(super) packet: Packet,
-    pub(super) key: FlowKey<F::Addr>,
+pub(super) struct Keyed<'h, F: Path> {
+    pub(super) packet: Packet<'h>,
+    pub(super) key: &'h FlowKey<F::Addr>,
 }
 
 /// The packets of one family in a burst, side by side: each pass reads only what it needs.
@@ -128,7 +128,7 @@ fn sort<P: Ports>(
     let left = match keys {
         Keys::V4(key) => v4.push(context, frame, headers, key),
         Keys::V6(key) => v6.push(context, frame, headers, key),
-        Keys::None => return portless(context, hands, Packet { frame, headers, port: from.port }),
+        Keys::None => return portless(context, hands, Packet { frame, headers: &headers, port: from.port }),
     };
     if let Some(frame) = left {
         hands.ports.free(frame);
@@ -163,7 +163,7 @@ fn key<F: Path>(headers: &Headers, bytes: &[u8], protocol: Protocol) -> FlowKey<
 
 /// A later fragment, or neither TCP nor UDP.
 #[inline(never)]
-fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet) {
+fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
     match packet.headers.fragment {
         Fragment::Later { .. } => fragment::follow(context, hands, packet),
         _ => error::relate(context, hands, packet),
@@ -185,8 +185,8 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
             hands.ports.free(frame);
             continue;
         };
-        let keyed = Keyed::<F> { packet: Packet { frame, headers: *headers, port }, key: *key };
-        let flowless = match table.find(&keyed.key, probe) {
+        let keyed = Keyed::<F> { packet: Packet { frame, headers, port }, key };
+        let flowless = match table.find(keyed.key, probe) {
             Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
             Find::Miss => Some(keyed),
             Find::Unsettled => {
@@ -201,7 +201,7 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
 }
 
 /// Admits a packet of no flow: again when the flow that it got ends before the packet could use it.
-fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<F>) {
+fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<'_, F>) {
     for _ in 0..ADMISSIONS {
         match admit::packet(context, hands, keyed) {
             None => return,

@@ -9,7 +9,7 @@ use crate::forward::icmp::{self, ErrorKind};
 use crate::forward::reset;
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::wire::IpVersion;
+use crate::wire::{Headers, IpVersion};
 
 /// The longest error: what RFC 4443 section 2.4 allows.
 const LONGEST: usize = 1280;
@@ -33,7 +33,7 @@ pub(super) enum Sent {
 pub(super) fn icmp<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: &Packet,
+    packet: &Packet<'_>,
     kind: ErrorKind,
     speaker: IpAddr,
 ) {
@@ -47,7 +47,7 @@ pub(super) fn icmp<P: Ports>(
 /// Resets the connection that `packet` takes itself to belong to.
 #[cold]
 #[inline(never)]
-pub(super) fn reset<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: &Packet) -> Sent {
+pub(super) fn reset<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: &Packet<'_>) -> Sent {
     let sent = answer(context, hands, packet, reset::reply);
     if sent == Sent::Yes {
         context.counters.event(Event::ResetSent).add(1);
@@ -59,7 +59,7 @@ pub(super) fn reset<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet
 fn answer<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: &Packet,
+    packet: &Packet<'_>,
     write: impl FnOnce(&mut [u8], &[u8]) -> Option<usize>,
 ) -> Sent {
     let offending = hands.ports.bytes(&packet.frame);
@@ -87,14 +87,13 @@ fn answer<P: Ports>(
             return Sent::Unanswerable;
         }
     }
-    let mut headers = packet.headers;
-    headers.l3 = ETHERNET as u16;
-    let reply = Packet { frame, headers, port: packet.port };
+    let headers = Headers { l3: ETHERNET as u16, ..*packet.headers };
+    let reply = Packet { frame, headers: &headers, port: packet.port };
     egress::send(context, hands, reply, hop, || to, sender);
     Sent::Yes
 }
 
-fn source(packet: &Packet, frame: &[u8]) -> IpAddr {
+fn source(packet: &Packet<'_>, frame: &[u8]) -> IpAddr {
     match packet.headers.version {
         IpVersion::V4 => packet.headers.addresses_v4(frame).0.into(),
         IpVersion::V6 => packet.headers.addresses_v6(frame).0.into(),
