@@ -349,7 +349,7 @@ fn a_syn_and_its_data_in_one_burst_belong_together() {
         assert!(worker.ports_mut().inject(FRONT, &from_client(CLIENT4, VIP4, flags, b"").bytes()));
     }
     assert_eq!(worker.turn(director.now), 3);
-    assert_eq!(director.sent(0).len(), 3);
+    assert_eq!(director.sent().len(), 3);
     assert_eq!(director.drops(), []);
 }
 

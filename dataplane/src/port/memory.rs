@@ -47,19 +47,6 @@ impl MemoryPorts {
         Some(bytes)
     }
 
-    /// Takes the next frame that was sent on a port, without a copy; [`Ports::free`] or [`MemoryPorts::requeue`] ends it.
-    pub fn sent_frame(&mut self, port: PortIndex) -> Option<Frame> {
-        self.output.get_mut(port.0 as usize)?.pop_front()
-    }
-
-    /// Puts a frame into a port's input as it is.
-    pub fn requeue(&mut self, port: PortIndex, frame: Frame) {
-        match self.input.get_mut(port.0 as usize) {
-            Some(queue) => queue.push_back(frame),
-            None => self.pool.free(frame),
-        }
-    }
-
     /// Frames in the pool: all of them, when none is queued or leaked.
     pub fn available(&self) -> usize {
         self.pool.available()

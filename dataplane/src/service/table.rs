@@ -1,7 +1,6 @@
 //! The table of services: exact (protocol, address, port) first, then the address with port 0.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Destination, DestinationCounts, DestinationSlot, Service, ServiceIndex, ServiceState};
@@ -26,11 +25,6 @@ impl Services {
         let any_port = ServiceKey { protocol, at: Endpoint { port: NetPort::ANY, ..to } };
         let index = self.by_key.get(&exact).or_else(|| self.by_key.get(&any_port))?;
         Some((*index, self.services.get(index.0 as usize)?))
-    }
-
-    /// Whether any service has this address.
-    pub fn has_address(&self, address: IpAddr) -> bool {
-        self.services.iter().any(|s| s.key.at.address == address)
     }
 
     /// All services, in the order of the configuration.

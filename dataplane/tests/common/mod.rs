@@ -237,10 +237,10 @@ impl Director {
         let worker = &mut self.workers[worker];
         assert!(worker.ports_mut().inject(port, frame));
         assert_eq!(worker.turn(self.now), 1);
-        self.sent(0)
+        self.sent()
     }
 
-    pub fn sent(&mut self, _worker: usize) -> Vec<(PortIndex, Vec<u8>)> {
+    pub fn sent(&mut self) -> Vec<(PortIndex, Vec<u8>)> {
         let mut out = Vec::new();
         for worker in &mut self.workers {
             for port in [FRONT, BACK, KERNEL] {
