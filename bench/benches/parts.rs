@@ -11,7 +11,7 @@ use dataplane::clock::Tick;
 use dataplane::flow::{Find, FlowKey, FlowTable, Insert, NewFlow, V4};
 use dataplane::ident::{Endpoint, NetPort, Protocol, Weight, WorkerIndex};
 use dataplane::sched::{MhFlags, Scheduler, SchedulerKind};
-use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceIndex, ServiceState};
+use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceState};
 use dataplane::wire::{self, checksum};
 use etherparse::PacketBuilder;
 
@@ -100,14 +100,10 @@ fn table(c: &mut Criterion) {
 
 fn schedulers(c: &mut Criterion) {
     let destinations: Vec<Destination> = (0..10)
-        .map(|n| Destination {
-            slot: DestinationSlot(n),
-            service: ServiceIndex(0),
-            at: Endpoint { address: IpAddr::from([10, 1, 0, n as u8]), port: NetPort::new(80) },
-            method: Method::Nat,
-            weight: Weight::new(n % 3 + 1).unwrap(),
-            local_source: None,
-            counts: Arc::new(DestinationCounts::new(1)),
+        .map(|n| {
+            let at = Endpoint { address: IpAddr::from([10, 1, 0, n as u8]), port: NetPort::new(80) };
+            let (weight, counts) = (Weight::new(n % 3 + 1).unwrap(), Arc::new(DestinationCounts::new(1)));
+            Destination::new(DestinationSlot(n), at, Method::Nat, weight, counts)
         })
         .collect();
     let state = ServiceState::default();

@@ -8,8 +8,9 @@ use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceK
 use dataplane::next_hop::{Egress, Hop, HopIndex, NextHops, NextHopsBuilder};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
-use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceIndex, ServiceState};
-use dataplane::service::{Services, ServicesBuilder};
+use dataplane::service::{
+    Destination, DestinationCounts, DestinationSlot, Method, ServiceSpec, Services, ServicesBuilder,
+};
 use dataplane::snapshot::{Policy, PortSettings, Snapshot};
 use dataplane::worker::Shared;
 use ipnet::IpNet;
@@ -74,17 +75,13 @@ impl Scene {
     fn services(&self) -> Result<Services, BenchError> {
         let at = Endpoint { address: vip(self.family), port: SERVICE_PORT };
         let key = ServiceKey { protocol: self.protocol, at };
-        let destinations = (0..REAL_SERVERS).map(|n| Destination {
-            slot: DestinationSlot(n),
-            service: ServiceIndex(0),
-            at: self.server(n),
-            method: self.method,
-            weight: Weight::ONE,
-            local_source: (self.method == Method::Tun).then(|| director(self.family)),
-            counts: Arc::new(DestinationCounts::new(self.workers)),
-        });
+        let destination = |n| {
+            let counts = Arc::new(DestinationCounts::new(self.workers));
+            let server = Destination::new(DestinationSlot(n), self.server(n), self.method, Weight::ONE, counts);
+            Destination { local_source: (self.method == Method::Tun).then(|| director(self.family)), ..server }
+        };
         let mut builder = ServicesBuilder::default();
-        builder.add(key, SchedulerKind::Wlc, destinations, Arc::new(ServiceState::default()))?;
+        builder.add(ServiceSpec::new(key, SchedulerKind::Wlc, (0..REAL_SERVERS).map(destination).collect()))?;
         Ok(builder.build())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, ServiceKey};
 use dataplane::sched::{Fallback, HashPort, MhFlags, SchedulerKind};
-use dataplane::service::{Destination, DestinationSlot, Method, ServiceIndex, Services, ServicesBuilder};
+use dataplane::service::{Destination, DestinationSlot, Method, ServiceSpec, Services, ServicesBuilder};
 
 use super::CompileError;
 use super::finding::Finding;
@@ -52,7 +52,8 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 self.hops.findings.insert(Finding::VipNotLocal { service: server.key });
             }
             let destinations = self.destinations(server);
-            builder.add(server.key, scheduler(server.scheduler), destinations, self.slots.service(server.key))?;
+            let spec = ServiceSpec::new(server.key, scheduler(server.scheduler), destinations);
+            builder.add(ServiceSpec { state: self.slots.service(server.key), ..spec })?;
         }
         let mut leaving = Vec::new();
         for (name, entry) in self.slots.iter().filter(|(name, _)| !self.wanted.contains(name)) {
@@ -71,8 +72,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         self.wanted.insert((key, real.at));
         let (slot, counts) = self.slots.destination((key, real.at), method);
         let local_source = self.place(key, real.at, method, slot);
-        // The service's index is set by the builder.
-        Destination { slot, service: ServiceIndex(0), at: real.at, method, weight: real.weight, local_source, counts }
+        Destination { local_source, ..Destination::new(slot, real.at, method, real.weight, counts) }
     }
 
     /// Gives a real server its hop, and says which source its packets get, if one of ours.
@@ -159,7 +159,8 @@ pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     };
     a.iter().count() == b.iter().count()
         && a.iter().zip(b.iter()).all(|(a, b)| {
-            (a.key, a.scheduler.kind(), a.destinations.len()) == (b.key, b.scheduler.kind(), b.destinations.len())
+            (a.key, a.scheduler.kind(), &a.settings, a.destinations.len())
+                == (b.key, b.scheduler.kind(), &b.settings, b.destinations.len())
                 && Arc::ptr_eq(&a.state, &b.state)
                 && a.destinations.iter().zip(&b.destinations).all(|(a, b)| same_destination(a, b))
         })

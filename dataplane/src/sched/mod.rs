@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
     use crate::ident::NetPort;
-    use crate::service::{Activity, DestinationCounts, DestinationSlot, Method, ServiceIndex};
+    use crate::service::{Activity, DestinationCounts, DestinationSlot, Method};
 
     /// Destinations A, B, C… with these weights, added in this order: kept last first.
     fn list(weights: &[u32]) -> Vec<Destination> {
@@ -130,15 +130,9 @@ mod tests {
     }
 
     fn destination(n: u8, weight: u32) -> Destination {
-        Destination {
-            slot: DestinationSlot(u32::from(n)),
-            service: ServiceIndex(0),
-            at: Endpoint { address: IpAddr::from([10, 0, 0, n + 1]), port: NetPort::new(80) },
-            method: Method::Nat,
-            weight: Weight::new(weight).unwrap(),
-            local_source: None,
-            counts: Arc::new(DestinationCounts::new(1)),
-        }
+        let at = Endpoint { address: IpAddr::from([10, 0, 0, n + 1]), port: NetPort::new(80) };
+        let (slot, weight) = (DestinationSlot(u32::from(n)), Weight::new(weight).unwrap());
+        Destination::new(slot, at, Method::Nat, weight, Arc::new(DestinationCounts::new(1)))
     }
 
     fn client(n: u16) -> Endpoint {

@@ -4,10 +4,12 @@
 //! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
 
 mod counts;
+mod settings;
 mod table;
 
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
-pub use table::{DuplicateService, Services, ServicesBuilder};
+pub use settings::ServiceSettings;
+pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,6 +65,19 @@ pub struct Destination {
     pub counts: Arc<DestinationCounts>,
 }
 
+impl Destination {
+    /// A destination of a service that it is about to be added to, without a source of its own.
+    pub const fn new(
+        slot: DestinationSlot,
+        at: Endpoint,
+        method: Method,
+        weight: Weight,
+        counts: Arc<DestinationCounts>,
+    ) -> Self {
+        Self { slot, service: ServiceIndex(0), at, method, weight, local_source: None, counts }
+    }
+}
+
 /// A virtual service.
 #[derive(Debug)]
 pub struct Service {
@@ -74,4 +89,6 @@ pub struct Service {
     pub destinations: Vec<Destination>,
     /// Scheduler cursor, kept over swaps.
     pub state: Arc<ServiceState>,
+    /// How its flows are treated.
+    pub settings: ServiceSettings,
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Destination, DestinationCounts, DestinationSlot, Service, ServiceIndex, ServiceState};
+use super::{Destination, DestinationCounts, DestinationSlot, Service, ServiceIndex, ServiceSettings, ServiceState};
 use crate::ident::{Endpoint, NetPort, Protocol, ServiceKey};
 use crate::sched::{Scheduler, SchedulerKind};
 
@@ -58,6 +58,28 @@ impl Services {
 #[error("virtual service {0} is defined twice; one of the two has to go")]
 pub struct DuplicateService(pub ServiceKey);
 
+/// A service to be added.
+#[derive(Debug)]
+pub struct ServiceSpec {
+    /// Its name.
+    pub key: ServiceKey,
+    /// Which scheduler it has.
+    pub scheduler: SchedulerKind,
+    /// Its destinations, in the order of the configuration.
+    pub destinations: Vec<Destination>,
+    /// Its scheduler's cursor.
+    pub state: Arc<ServiceState>,
+    /// What else it asks for.
+    pub settings: ServiceSettings,
+}
+
+impl ServiceSpec {
+    /// A service with a new cursor that asks for nothing.
+    pub fn new(key: ServiceKey, scheduler: SchedulerKind, destinations: Vec<Destination>) -> Self {
+        Self { key, scheduler, destinations, state: Arc::default(), settings: ServiceSettings::default() }
+    }
+}
+
 /// Builds a [`Services`].
 #[derive(Debug, Default)]
 pub struct ServicesBuilder {
@@ -65,17 +87,12 @@ pub struct ServicesBuilder {
 }
 
 impl ServicesBuilder {
-    /// Adds a service with its destinations in the order of the configuration; their `service` field is set here.
+    /// Adds a service; the `service` field of its destinations is set here.
     ///
     /// # Errors
     /// [`DuplicateService`] when the key is taken.
-    pub fn add(
-        &mut self,
-        key: ServiceKey,
-        kind: SchedulerKind,
-        destinations: impl IntoIterator<Item = Destination>,
-        state: Arc<ServiceState>,
-    ) -> Result<ServiceIndex, DuplicateService> {
+    pub fn add(&mut self, spec: ServiceSpec) -> Result<ServiceIndex, DuplicateService> {
+        let ServiceSpec { key, scheduler, destinations, state, settings } = spec;
         let index = ServiceIndex(self.services.services.len() as u32);
         if self.services.by_key.insert(key, index).is_some() {
             return Err(DuplicateService(key));
@@ -90,8 +107,8 @@ impl ServicesBuilder {
             }
             self.services.by_slot[slot] = Some((index, at as u32));
         }
-        let scheduler = Scheduler::new(kind, &list);
-        self.services.services.push(Service { key, scheduler, destinations: list, state });
+        let scheduler = Scheduler::new(scheduler, &list);
+        self.services.services.push(Service { key, scheduler, destinations: list, state, settings });
         Ok(index)
     }
 

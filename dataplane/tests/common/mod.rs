@@ -17,7 +17,7 @@ use dataplane::next_hop::{Egress, Hop, Link, NextHops, NextHopsBuilder};
 use dataplane::port::{ChecksumMode, MemoryPorts};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    Destination, DestinationCounts, DestinationSlot, Method, ServiceIndex, ServiceState, ServicesBuilder,
+    Destination, DestinationCounts, DestinationSlot, Method, ServiceSettings, ServiceSpec, ServicesBuilder,
 };
 use dataplane::snapshot::{KernelPort, Policy, PortSettings, Snapshot};
 use dataplane::worker::{Shared, Worker};
@@ -57,6 +57,8 @@ pub struct Setup {
     pub mtu: u16,
     pub checksum: ChecksumMode,
     pub policy: Policy,
+    /// What every service asks for.
+    pub settings: ServiceSettings,
     pub generation: u16,
     pub router: [u8; 6],
     pub tunnel_to: Option<&'static str>,
@@ -74,6 +76,7 @@ impl Setup {
             mtu: 1500,
             checksum: ChecksumMode::Offload,
             policy: Policy { replies_per_second: 1000, ..Policy::default() },
+            settings: ServiceSettings::default(),
             generation: 1,
             router: ROUTER_MAC,
             tunnel_to: None,
@@ -101,7 +104,8 @@ impl Setup {
                 })
                 .collect();
             let key = ServiceKey { protocol, at: at(vip, port) };
-            services.add(key, self.scheduler, list, Arc::new(ServiceState::default())).unwrap();
+            let spec = ServiceSpec::new(key, self.scheduler, list);
+            services.add(ServiceSpec { settings: self.settings.clone(), ..spec }).unwrap();
         }
         Snapshot {
             services: Arc::new(services.build()),
@@ -128,15 +132,9 @@ impl Setup {
         let local = if ip(address).is_ipv4() { "10.2.0.1" } else { "fd02::1" };
         let kernel = if ip(address).is_ipv4() { "169.254.77.1" } else { "fe80::77:1" };
         let source = if Self::is_local(address) { kernel } else { local };
-        Destination {
-            slot: DestinationSlot(slot),
-            service: ServiceIndex(0),
-            at: at(address, port),
-            method: self.method,
-            weight: Weight::new(weight).unwrap(),
-            local_source: Some(ip(source)),
-            counts: Arc::clone(&counts[slot as usize]),
-        }
+        let (weight, counts) = (Weight::new(weight).unwrap(), Arc::clone(&counts[slot as usize]));
+        let destination = Destination::new(DestinationSlot(slot), at(address, port), self.method, weight, counts);
+        Destination { local_source: Some(ip(source)), ..destination }
     }
 
     fn is_local(address: &str) -> bool {

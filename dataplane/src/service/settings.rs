@@ -1,0 +1,7 @@
+//! How the flows of a service are treated, beyond where they go.
+//!
+//! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
+
+/// What a service asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceSettings {}
