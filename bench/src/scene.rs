@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dataplane::flow::FlowTable;
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight};
-use dataplane::next_hop::{Egress, Hop, HopIndex, NextHops, NextHopsBuilder};
+use dataplane::next_hop::{Egress, Exit, Hop, HopIndex, NextHops, NextHopsBuilder};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
@@ -133,7 +133,7 @@ impl Scene {
 }
 
 fn egress(port: PortIndex) -> Egress {
-    Egress { port, source: DIRECTOR, tags: arrayvec::ArrayVec::new(), mtu: 1600 }
+    Egress { exit: Exit::One(port), source: DIRECTOR, tags: arrayvec::ArrayVec::new(), mtu: 1600 }
 }
 
 fn server_mac(n: u32) -> MacAddr {

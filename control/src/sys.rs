@@ -12,8 +12,12 @@ const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_STSO: u32 = 0x1f;
 const ETHTOOL_SGSO: u32 = 0x24;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
+/// `ETH_FLAG_RXVLAN` of the flags.
+const FLAG_STRIP_TAGS: u32 = 1 << 8;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
 /// `struct ethtool_channels` without its command.
@@ -59,6 +63,34 @@ pub(crate) fn disable_send_offloads(interface: &str) -> io::Result<()> {
         ethtool(interface, &mut [command, 0])?;
     }
     Ok(())
+}
+
+/// What an interface does with the VLAN tag of a frame that it receives (`rxvlan` of `ethtool -k`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReceivedTags {
+    /// It is moved out of the frame, where XDP does not see it.
+    Stripped,
+    /// It stays in the frame.
+    Kept,
+}
+
+/// What becomes of received VLAN tags.
+pub(crate) fn received_tags(interface: &str) -> io::Result<ReceivedTags> {
+    let flags = flags(interface)?;
+    Ok(if flags & FLAG_STRIP_TAGS == 0 { ReceivedTags::Kept } else { ReceivedTags::Stripped })
+}
+
+/// Decides what becomes of received VLAN tags.
+pub(crate) fn set_received_tags(interface: &str, tags: ReceivedTags) -> io::Result<()> {
+    let others = flags(interface)? & !FLAG_STRIP_TAGS;
+    let flags = if tags == ReceivedTags::Stripped { others | FLAG_STRIP_TAGS } else { others };
+    ethtool(interface, &mut [ETHTOOL_SFLAGS, flags])
+}
+
+fn flags(interface: &str) -> io::Result<u32> {
+    let mut words = [ETHTOOL_GFLAGS, 0];
+    ethtool(interface, &mut words)?;
+    Ok(words[1])
 }
 
 /// One `SIOCETHTOOL`. `words` begins with a command of this file, and is as long as that command's structure.

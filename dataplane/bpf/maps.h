@@ -47,7 +47,10 @@ HASH(reply_sources, struct address);
 /* For fragments after the first, which have no ports: addresses of any service, of any NAT real server. */
 HASH(fragment_destinations, struct address);
 HASH(fragment_sources, struct address);
-/* Interface index to the XSKMAP index of its queue 0. */
+/* Interface index to the XSKMAP index of its queue 0; PORT_STANDBY where frames of services are dropped: a member of a
+ * bond that waits gets copies of what another one has. */
+enum { PORT_STANDBY = 1u << 31 };
+
 HASH(ports, __u32);
 
 struct {
@@ -70,6 +73,7 @@ enum verdict {
 	HIT_ICMP_ERROR,
 	REDIRECTED,
 	NO_SOCKET,
+	STANDBY,
 	VERDICTS,
 };
 

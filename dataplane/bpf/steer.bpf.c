@@ -147,6 +147,10 @@ SEC("xdp") int sluice_steer(struct xdp_md *ctx)
 	if (verdict < HIT_SERVICE)
 		return XDP_PASS;
 	base = bpf_map_lookup_elem(&ports, &interface);
+	if (base && (*base & PORT_STANDBY)) {
+		count(STANDBY);
+		return XDP_DROP;
+	}
 	index = base ? *base + ctx->rx_queue_index : 0;
 	if (!base || !bpf_map_lookup_elem(&xsks, &index)) {
 		count(NO_SOCKET);

@@ -24,11 +24,33 @@ pub type LinkHeader = ArrayVec<u8, 20>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Link(pub u32);
 
+/// Most members of a bond that one link leaves by.
+pub const MAX_MEMBERS: usize = 8;
+
+/// The port or ports that a link leaves by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// One port.
+    One(PortIndex),
+    /// The members of a bond that carry traffic, at least one: each flow keeps to one of them.
+    Spread(ArrayVec<PortIndex, MAX_MEMBERS>),
+}
+
+impl Exit {
+    /// Whether the link leaves by this port.
+    pub fn contains(&self, port: PortIndex) -> bool {
+        match self {
+            Self::One(only) => *only == port,
+            Self::Spread(members) => members.contains(&port),
+        }
+    }
+}
+
 /// The way out by one link: its port, with the tags and source address that frames get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
-    /// The port.
-    pub port: PortIndex,
+    /// The port, or the bond's ports.
+    pub exit: Exit,
     /// Our Ethernet address there.
     pub source: MacAddr,
     /// VLAN tags (TPID and TCI, network byte order), outermost first.
@@ -59,6 +81,15 @@ pub enum Hop {
         /// Largest IP packet, in bytes.
         mtu: u16,
     },
+    /// As [`Hop::Neighbour`], by the member of a bond that the packet's flow falls to.
+    Spread {
+        /// The members, at least one.
+        ports: ArrayVec<PortIndex, MAX_MEMBERS>,
+        /// Address bytes and tags in front of every frame.
+        header: LinkHeader,
+        /// Largest IP packet, in bytes.
+        mtu: u16,
+    },
     /// Directly connected, the Ethernet address not in the table: the flow's learnt one serves.
     OnLink(Egress),
     /// A gateway whose Ethernet address is not known (yet).
@@ -72,7 +103,11 @@ pub enum Hop {
 impl Hop {
     /// The hop to a neighbour of known address.
     pub fn neighbour(egress: &Egress, address: MacAddr) -> Self {
-        Self::Neighbour { port: egress.port, header: egress.link_header(address), mtu: egress.mtu }
+        let (header, mtu) = (egress.link_header(address), egress.mtu);
+        match &egress.exit {
+            Exit::One(port) => Self::Neighbour { port: *port, header, mtu },
+            Exit::Spread(ports) => Self::Spread { ports: ports.clone(), header, mtu },
+        }
     }
 }
 
@@ -212,7 +247,7 @@ mod tests {
     use super::*;
 
     fn egress() -> Egress {
-        Egress { port: PortIndex(1), source: MacAddr([2, 0, 0, 0, 0, 1]), tags: ArrayVec::new(), mtu: 1500 }
+        Egress { exit: Exit::One(PortIndex(1)), source: MacAddr([2, 0, 0, 0, 0, 1]), tags: ArrayVec::new(), mtu: 1500 }
     }
 
     #[test]

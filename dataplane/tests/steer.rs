@@ -43,6 +43,7 @@ fn plan() -> SteerPlan {
         ]
         .into(),
         own: [OWN.parse().unwrap(), "fd00::1".parse().unwrap()].into(),
+        ..SteerPlan::default()
     }
 }
 

@@ -85,6 +85,13 @@ pub enum Finding {
         /// The interface.
         interface: String,
     },
+    /// A member of a bond that is no port: it joined after the start.
+    MemberWithoutPort {
+        /// The bond.
+        bond: String,
+        /// The member.
+        interface: String,
+    },
     /// A port whose interface was removed. One that has its name now is another: the sockets are not on it.
     PortGone {
         /// The interface.
@@ -138,6 +145,11 @@ impl fmt::Display for Finding {
             Self::PortDown { interface } => {
                 write!(f, "interface {interface} is down; `ip link set {interface} up`, and check its cable")
             }
+            Self::MemberWithoutPort { bond, interface } => write!(
+                f,
+                "interface {interface} joined {bond} after the start and is no port yet: what arrives there for services \
+                 reaches the kernel, which does not know them; restart sluice, or take it out of {bond}"
+            ),
             Self::PortGone { interface } => write!(
                 f,
                 "interface {interface} was removed; once there is one of this name again, a restart of sluice takes it into use"

@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use dataplane::next_hop::{Egress, Hop, HopIndex, Link, NextHops, NextHopsBuilder, TooManyHops};
+use dataplane::ident::{MacAddr, PortIndex};
+use dataplane::next_hop::MAX_MEMBERS;
+use dataplane::next_hop::{Egress, Exit, Hop, HopIndex, Link, NextHops, NextHopsBuilder, TooManyHops};
 use dataplane::service::DestinationSlot;
 use ipnet::IpNet;
 
 use super::CompileError;
 use super::finding::Finding;
 use super::ports::PortPlan;
-use crate::topology::{Leg, RouteState, RouteTable, Topology, Via};
+use crate::topology::{BondHash, Leg, LinkKind, LinkState, MemberStanding, RouteState, RouteTable, Topology, Via};
 
 /// Most prefixes that are taken over from the kernel.
 pub const MAX_ROUTES: usize = 1 << 20;
@@ -232,10 +234,21 @@ impl<'t> HopPlanner<'t> {
         egress.mtu = limit.map_or(egress.mtu, |limit| egress.mtu.min(clamp(limit)));
         match self.topology.neighbours.get(&(link, address)) {
             Some(mac) => {
+                if let (Exit::Spread(members), BondHash::Neighbour) = (&egress.exit, self.keep(link)) {
+                    egress.exit = Exit::One(of_neighbour(members, *mac));
+                }
                 let hop = Hop::neighbour(&egress, *mac);
                 self.constant(Way::Neighbour(link, address, egress.mtu), hop)
             }
             None => self.constant(Way::Unresolved(link), Hop::Unresolved(egress)),
+        }
+    }
+
+    /// What the bond below a link keeps to one member.
+    fn keep(&self, link: Link) -> BondHash {
+        match self.topology.base(link).and_then(|base| self.topology.links.get(&base)).map(|state| &state.kind) {
+            Some(LinkKind::Bond(bond)) => bond.keep,
+            _ => BondHash::default(),
         }
     }
 
@@ -274,11 +287,30 @@ fn egresses(topology: &Topology, ports: &[PortPlan]) -> BTreeMap<Link, Egress> {
     let by_link: BTreeMap<Link, &PortPlan> = ports.iter().map(|port| (port.link, port)).collect();
     let egress = |link: &Link| {
         let state = topology.links.get(link)?;
-        let port = by_link.get(&topology.base(*link)?)?;
+        let (exit, mac) = exit(topology, &by_link, *link)?;
         let (tags, mtu) = (tags(topology, *link), clamp(state.mtu));
-        Some(Egress { port: port.index, source: state.mac.unwrap_or(port.mac), tags, mtu })
+        Some(Egress { exit, source: state.mac.unwrap_or(mac), tags, mtu })
     };
     topology.links.keys().filter_map(|link| Some((*link, egress(link)?))).collect()
+}
+
+/// The port that a link leaves by, or those members of a bond that carry traffic (else its first), and an Ethernet
+/// address there.
+fn exit(topology: &Topology, ports: &BTreeMap<Link, &PortPlan>, link: Link) -> Option<(Exit, MacAddr)> {
+    let base = topology.base(link)?;
+    if let Some(port) = ports.get(&base) {
+        return Some((Exit::One(port.index), port.mac));
+    }
+    let carries = |member: &LinkState| member.up && member.standing == MemberStanding::Active;
+    let members = || topology.carriers(link).into_iter().filter_map(|member| ports.get(&member).copied());
+    let first = members().next()?;
+    let active = members().filter(|port| topology.links.get(&port.link).is_some_and(carries));
+    let mut indexes: ArrayVec<_, MAX_MEMBERS> = active.map(|port| port.index).take(MAX_MEMBERS).collect();
+    if indexes.is_empty() {
+        indexes.push(first.index);
+    }
+    let exit = if let [only] = indexes[..] { Exit::One(only) } else { Exit::Spread(indexes) };
+    Some((exit, first.mac))
 }
 
 /// The VLAN tags of frames that leave by a link, outermost first.
@@ -293,6 +325,13 @@ fn tags(topology: &Topology, link: Link) -> ArrayVec<[u8; 4], 2> {
     }
     tags.reverse();
     tags
+}
+
+/// The member for all frames to one Ethernet address (`xmit_hash_policy layer2`).
+fn of_neighbour(members: &[PortIndex], mac: MacAddr) -> PortIndex {
+    let hash = mac.0.iter().fold(0_usize, |hash, octet| hash ^ usize::from(*octet));
+    // An exit that spreads has members.
+    members.get(hash % members.len().max(1)).copied().unwrap_or(PortIndex(0))
 }
 
 fn clamp(mtu: u32) -> u16 {

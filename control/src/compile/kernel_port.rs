@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::ident::MacAddr;
-use dataplane::next_hop::Egress;
+use dataplane::next_hop::{Egress, Exit};
 use dataplane::snapshot::KernelPort;
 
 use super::ports::{PortPlan, PortRole};
@@ -53,7 +53,7 @@ pub(super) fn settings(config: &Config, topology: &Topology, ports: &[PortPlan])
     let rate = config.dataplane.kernel_port?.rate;
     let port = ports.iter().find(|port| port.role == PortRole::Kernel)?;
     let other_end = topology.link_named(KERNEL_END).and_then(|(_, state)| state.mac).unwrap_or(KERNEL_MAC);
-    let egress = Egress { port: port.index, source: port.mac, tags: arrayvec::ArrayVec::new(), mtu: 0 };
+    let egress = Egress { exit: Exit::One(port.index), source: port.mac, tags: arrayvec::ArrayVec::new(), mtu: 0 };
     let workers = super::ports::worker_limit(config, ports) as u32;
     Some(KernelPort { port: port.index, header: egress.link_header(other_end), rate: rate.div_ceil(workers.max(1)) })
 }

@@ -134,6 +134,7 @@ pub fn compile(
     slots.retire(&destinations, &config.virtual_servers.iter().map(|service| service.key).collect());
     let steer = steer::plan(config, topology, macs, slots);
     findings.extend(ports_down(topology, ports));
+    findings.extend(new_members(topology, ports));
     let snapshot = Snapshot {
         services: shared_services(services, &leaving, previous),
         hops,
@@ -167,6 +168,19 @@ fn shared_hops(plan: &HopPlan, previous: Option<&Compiled>) -> Result<Arc<NextHo
 
 fn settings(port: &PortPlan) -> PortSettings {
     PortSettings { name: port.name.clone(), mac: port.mac, checksum: port.checksum }
+}
+
+/// Members of the ports' bonds that are no ports themselves.
+fn new_members(topology: &Topology, ports: &[PortPlan]) -> BTreeSet<Finding> {
+    let state = |port: &PortPlan| topology.links.get(&port.link);
+    let masters: BTreeSet<Link> = ports.iter().filter_map(state).filter_map(|state| state.master).collect();
+    let members = masters.iter().flat_map(|bond| topology.members(*bond).map(move |member| (*bond, member)));
+    let others = members.filter(|(_, (link, _))| ports.iter().all(|port| port.link != *link));
+    let finding = |(bond, (_, state)): (Link, (Link, &crate::topology::LinkState))| Finding::MemberWithoutPort {
+        bond: topology.name(bond),
+        interface: state.name.clone(),
+    };
+    others.map(finding).collect()
 }
 
 fn ports_down<'a>(topology: &'a Topology, ports: &'a [PortPlan]) -> impl Iterator<Item = Finding> + 'a {

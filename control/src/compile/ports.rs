@@ -1,17 +1,18 @@
 //! Which interfaces the director works on: those that the configuration names, else those that its addresses and
-//! routes lead to. Only Ethernet interfaces can be ports; VLANs are followed from the interface below them.
+//! routes lead to. Only Ethernet interfaces can be ports; VLANs are followed from the interface below them, and of a
+//! bond its members are the ports: a socket on the bond itself gets nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane::ident::{MacAddr, PortIndex};
-use dataplane::next_hop::Link;
+use dataplane::next_hop::{Link, MAX_MEMBERS};
 use dataplane::port::ChecksumMode;
 
 use super::CompileError;
 use super::kernel_port::{DATAPLANE_END, KERNEL_END};
 use crate::config::{BusyPoll, ChecksumPolicy, Config, CopyMode, InterfaceConfig, Queues, StaticAddress, XdpMode};
-use crate::topology::{LinkKind, LinkState, RouteTable, Topology, Via};
+use crate::topology::{Bond, BondMode, LinkKind, LinkState, RouteTable, Topology, Via};
 
 /// One port to open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,8 +92,9 @@ fn named(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String>,
         let (link, state) = topology
             .link_named(&interface.name)
             .ok_or_else(|| CompileError::NoInterface { name: interface.name.clone(), there: names(topology) })?;
-        check(topology, state)?;
-        chosen.insert(link, format!("named in the dataplane block ({})", interface.place));
+        check(topology, link, state)?;
+        let why = format!("named in the dataplane block ({})", interface.place);
+        choose(topology, link, &mut chosen, || why);
     }
     Ok(chosen)
 }
@@ -148,8 +150,8 @@ impl Chosen<'_> {
         if state.kind == LinkKind::Loopback || is_ours(state) {
             return Ok(());
         }
-        check(self.topology, state)?;
-        self.reasons.entry(base).or_insert_with(why);
+        check(self.topology, base, state)?;
+        choose(self.topology, base, &mut self.reasons, why);
         Ok(())
     }
 
@@ -157,9 +159,22 @@ impl Chosen<'_> {
     fn may(&mut self, link: Link, why: impl FnOnce() -> String) {
         let base = self.topology.base(link).unwrap_or(link);
         let Some(state) = self.topology.links.get(&base) else { return };
-        if !is_ours(state) && check(self.topology, state).is_ok() {
-            self.reasons.entry(base).or_insert_with(why);
+        if !is_ours(state) && check(self.topology, base, state).is_ok() {
+            choose(self.topology, base, &mut self.reasons, why);
         }
+    }
+}
+
+/// Chooses an interface, or the members of a bond in its place.
+fn choose(topology: &Topology, link: Link, chosen: &mut BTreeMap<Link, String>, why: impl FnOnce() -> String) {
+    let carriers = topology.carriers(link);
+    if carriers == [link] {
+        chosen.entry(link).or_insert_with(why);
+        return;
+    }
+    let why = format!("a member of {}: {}", topology.name(link), why());
+    for member in carriers {
+        chosen.entry(member).or_insert_with(|| why.clone());
     }
 }
 
@@ -167,7 +182,7 @@ fn is_ours(state: &LinkState) -> bool {
     [DATAPLANE_END, KERNEL_END].contains(&state.name.as_str())
 }
 
-fn check(topology: &Topology, state: &LinkState) -> Result<(), CompileError> {
+fn check(topology: &Topology, link: Link, state: &LinkState) -> Result<(), CompileError> {
     let refuse = |reason: String| Err(CompileError::NoPort { name: state.name.clone(), reason });
     let master = state.master.and_then(|master| topology.links.get(&master));
     match (&state.kind, master) {
@@ -175,12 +190,18 @@ fn check(topology: &Topology, state: &LinkState) -> Result<(), CompileError> {
             "it is a bridge, whose frames XDP sees only on its members; put the addresses on an interface of their own"
                 .into(),
         ),
-        (LinkKind::Bond, _) => refuse("it is a bond, and bonds come later".into()),
+        (LinkKind::Bond(bond), _) => match unfit_bond(topology, link, *bond) {
+            Some(reason) => refuse(reason),
+            None => Ok(()),
+        },
         (LinkKind::Loopback, _) => refuse("nothing arrives on the loopback interface".into()),
         (LinkKind::Vlan { parent, .. }, _) => {
             refuse(format!("it is a VLAN; name {} in its place, its VLANs are followed", topology.name(*parent)))
         }
-        (_, Some(master)) if matches!(master.kind, LinkKind::Bridge | LinkKind::Bond) => {
+        (_, Some(master)) if matches!(master.kind, LinkKind::Bond(_)) => {
+            refuse(format!("it is a member of the bond {0}; name {0} in its place", master.name))
+        }
+        (_, Some(master)) if master.kind == LinkKind::Bridge => {
             refuse(format!("it is part of {}; take it out of there", master.name))
         }
         _ if state.mac.is_none() => refuse("it is not Ethernet".into()),
@@ -188,9 +209,32 @@ fn check(topology: &Topology, state: &LinkState) -> Result<(), CompileError> {
     }
 }
 
+/// Why a bond's members cannot be ports.
+fn unfit_bond(topology: &Topology, link: Link, bond: Bond) -> Option<String> {
+    let mode = match bond.mode {
+        BondMode::RoundRobin | BondMode::ActiveBackup | BondMode::Xor | BondMode::Lacp => {
+            let unfit = topology.members(link).find(|(_, member)| member.mac.is_none());
+            return match (topology.members(link).count(), unfit) {
+                (0, _) => Some("it is a bond without members; add some (`ip link set eth0 master …`)".into()),
+                (count, _) if count > MAX_MEMBERS => {
+                    Some(format!("it is a bond of {count} members; at most {MAX_MEMBERS} are possible"))
+                }
+                (_, Some((_, member))) => Some(format!("its member {} is not Ethernet", member.name)),
+                (_, None) => None,
+            };
+        }
+        BondMode::Broadcast => "broadcast, which sends every frame by all members",
+        BondMode::TransmitLoad => "balance-tlb, in which only the kernel knows by which member a frame leaves",
+        BondMode::AdaptiveLoad => "balance-alb, in which clients are given the members' addresses in turn",
+    };
+    Some(format!("it is a bond of mode {mode}; use active-backup or 802.3ad"))
+}
+
 fn network_port(config: &Config, topology: &Topology, link: Link, why: String) -> Result<PortPlan, CompileError> {
     let state = topology.links.get(&link).ok_or(CompileError::LinkGone(link.0))?;
-    let said = config.dataplane.interfaces.iter().find(|interface| interface.name == state.name);
+    // What is said of a bond is said of its members.
+    let named = state.master.and_then(|master| topology.links.get(&master)).unwrap_or(state);
+    let said = config.dataplane.interfaces.iter().find(|interface| interface.name == named.name);
     let queues = match said.map(|interface| interface.queues) {
         Some(Queues::Count(count)) => count,
         Some(Queues::All) | None => state.queues,

@@ -8,7 +8,7 @@ use dataplane::steer::SteerPlan;
 
 use super::slots::{SlotDirectory, Standing};
 use crate::config::Config;
-use crate::topology::Topology;
+use crate::topology::{LinkState, MemberStanding, Topology};
 
 /// The plan for services whose address is here now; `macs` are those that frames for this machine may carry.
 pub(super) fn plan(config: &Config, topology: &Topology, macs: BTreeSet<MacAddr>, slots: &SlotDirectory) -> SteerPlan {
@@ -16,7 +16,19 @@ pub(super) fn plan(config: &Config, topology: &Topology, macs: BTreeSet<MacAddr>
     let local: BTreeSet<IpAddr> = topology.addresses.iter().map(|(_, net)| net.addr()).collect();
     let keys = config.virtual_servers.iter().map(|service| service.key);
     let services = keys.filter(|key| local.contains(&key.at.address)).collect();
-    SteerPlan { macs, replies: replies(&services, slots), services, own: local.difference(&vips).copied().collect() }
+    SteerPlan {
+        macs,
+        replies: replies(&services, slots),
+        services,
+        own: local.difference(&vips).copied().collect(),
+        standby: standby(topology),
+    }
+}
+
+/// Members of bonds that wait: what arrives there is a copy of what another member has, or goes astray.
+fn standby(topology: &Topology) -> BTreeSet<u32> {
+    let waits = |state: &LinkState| state.master.is_some() && state.standing == MemberStanding::Standby;
+    topology.links.iter().filter(|(_, state)| waits(state)).map(|(link, _)| link.0).collect()
 }
 
 /// NAT real servers: those of services that are served here, and any with flows, until the last has ended.

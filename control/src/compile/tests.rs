@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight};
-use dataplane::next_hop::Hop;
+use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
 use dataplane::service::{Activity, Destination};
 
@@ -148,7 +148,7 @@ fn destinations_keep_the_order_of_the_file() {
 #[test]
 fn dr_to_a_silent_server_waits_for_its_address() {
     let run = run(&config(vec![service("10.9.0.1:80", &[("10.2.0.9:80", ForwardingMethod::Dr)])]), MACHINE);
-    assert!(matches!(run.hop("10.2.0.9:80"), Hop::Unresolved(egress) if egress.port == PortIndex(1)));
+    assert!(matches!(run.hop("10.2.0.9:80"), Hop::Unresolved(egress) if egress.exit == Exit::One(PortIndex(1))));
     assert!(run.told().contains("10.2.0.9 has not answered on eth1"), "{}", run.told());
     let wanted: Vec<IpAddr> = run.compiled.wanted.iter().map(|(_, address)| *address).collect();
     assert!(wanted.contains(&"10.2.0.9".parse().unwrap()));
@@ -268,7 +268,7 @@ fn no_route_blackholes_and_interfaces_that_are_no_port() {
     assert_eq!(way("10.6.0.77"), &Hop::Kernel);
     assert_eq!(way("10.1.0.1"), &Hop::Kernel);
     assert_eq!(way("10.3.4.9"), &Hop::NoRoute);
-    assert!(matches!(way("10.2.0.77"), Hop::OnLink(egress) if egress.port == PortIndex(1)));
+    assert!(matches!(way("10.2.0.77"), Hop::OnLink(egress) if egress.exit == Exit::One(PortIndex(1))));
     assert!(matches!(way("192.0.2.1"), Hop::Neighbour { port: PortIndex(0), .. }));
 }
 
@@ -436,7 +436,9 @@ fn interfaces_that_cannot_be_ports_are_refused_with_the_reason() {
     let vip = config(vec![service("10.9.0.1:80", &[])]);
     let on = |link: &str| format!("{link}\naddr add 10.9.0.1/24 dev x");
     assert!(refusal(&vip, &on("link add x type bridge")).contains("x cannot be a port: it is a bridge"));
-    assert!(refusal(&vip, &on("link add x type bond")).contains("bonds come later"));
+    assert!(refusal(&vip, &on("link add x type bond")).contains("a bond without members"));
+    let alb = on("link add x type bond mode balance-alb\nlink add a\nlink set a master x");
+    assert!(refusal(&vip, &alb).contains("use active-backup or 802.3ad"));
     assert!(refusal(&vip, &on("link add br type bridge\nlink add x master br")).contains("part of br"));
     assert!(refusal(&vip, "link add eth0").contains("name one by"));
     let mut named = vip.clone();
@@ -446,6 +448,64 @@ fn interfaces_that_cannot_be_ports_are_refused_with_the_reason() {
     assert!(refusal(&named, "link add eth0").contains("there is no interface 'eth0.7'; there are lo, eth0"));
     named.dataplane.interfaces = vec![interface("lo")];
     assert!(refusal(&named, "link add eth0").contains("loopback"));
+}
+
+/// A bond of two members with a VIP and real servers on a VLAN of it.
+const BOND: &str = "link add bond0 address 02:00:00:00:00:b0 type bond mode MODE
+    link add eth0
+    link add eth1
+    link set eth0 master bond0
+    link set eth1 master bond0
+    link add link bond0 name bond0.100 type vlan id 100
+    addr add 10.9.0.1/24 dev bond0
+    addr add 10.2.0.1/24 dev bond0.100
+    neigh add 10.2.0.11 lladdr 02:00:00:00:01:0b dev bond0.100
+    neigh add 10.2.0.12 lladdr 02:00:00:00:01:0c dev bond0.100";
+
+#[test]
+fn the_ports_of_a_bond_are_its_members_and_the_active_one_sends() {
+    let config = config(vec![service("10.9.0.1:80", &[("10.2.0.11:80", ForwardingMethod::Nat)])]);
+    let machine = BOND.replace("MODE", "active-backup") + "\nlink set eth1 type bond_slave state backup";
+    let waiting = |run: &Run| run.compiled.steer.standby.iter().map(|index| Link(*index)).collect::<Vec<_>>();
+    let before = run(&config, &machine);
+    let names: Vec<_> = before.compiled.ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(names, ["eth0", "eth1"]);
+    assert!(before.compiled.ports[0].why.contains("a member of bond0"), "{}", before.compiled.ports[0].why);
+    let header = [2, 0, 0, 0, 1, 0x0b, 2, 0, 0, 0, 0, 0xb0, 0x81, 0, 0, 100];
+    assert_eq!(before.hop("10.2.0.11:80"), &neighbour(0, &header, 1500));
+    assert_eq!(waiting(&before), [before.compiled.ports[1].link]);
+    let failed =
+        machine.clone() + "\nlink set eth1 type bond_slave state active\nlink set eth0 type bond_slave state backup";
+    let after = run(&config, &failed);
+    assert_eq!(after.hop("10.2.0.11:80"), &neighbour(1, &header, 1500));
+    assert_eq!(waiting(&after), [after.compiled.ports[0].link]);
+}
+
+#[test]
+fn lacp_spreads_by_neighbour_or_by_flow_over_the_members_that_are_up() {
+    let config =
+        config(vec![service("10.9.0.1:80", &["10.2.0.11:80", "10.2.0.12:80"].map(|at| (at, ForwardingMethod::Nat)))]);
+    let by_neighbour = run(&config, &BOND.replace("MODE", "802.3ad"));
+    let port = |at: &str| match by_neighbour.hop(at) {
+        Hop::Neighbour { port, .. } => port.0,
+        other => panic!("{other:?}"),
+    };
+    assert_ne!(port("10.2.0.11:80"), port("10.2.0.12:80"));
+    let by_flow = BOND.replace("MODE", "802.3ad xmit_hash_policy layer3+4");
+    let both = run(&config, &by_flow);
+    assert!(matches!(both.hop("10.2.0.11:80"), Hop::Spread { ports, .. } if ports.len() == 2));
+    let one = run(&config, &(by_flow + "\nlink set eth0 down"));
+    assert!(matches!(one.hop("10.2.0.11:80"), Hop::Neighbour { port: PortIndex(1), .. }));
+}
+
+#[test]
+fn a_member_that_joins_after_the_start_is_told() {
+    let config = config(vec![service("10.9.0.1:80", &[])]);
+    let machine = BOND.replace("MODE", "active-backup");
+    let ports = run(&config, &machine).compiled.ports;
+    let topology = batch::parse(&(machine + "\nlink add eth2\nlink set eth2 master bond0")).unwrap();
+    let told: Vec<_> = super::new_members(&topology, &ports).iter().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].contains("eth2 joined bond0"), "{told:?}");
 }
 
 #[test]

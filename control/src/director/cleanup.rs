@@ -98,6 +98,7 @@ pub async fn undo(state: &StateDir) -> Result<Report, CleanupError> {
         detach(&mut report, &entries);
         remove_kernel_port(&mut report, &netlink, &entries).await;
         restore_queues(&mut report, &entries);
+        restore_tags(&mut report, &entries);
     }
     remove_files(&mut report, state, &entries);
     if !report.failed() {
@@ -152,6 +153,15 @@ fn restore_queues(report: &mut Report, entries: &Entries) {
         }
         report.note(match kernel::set_queues(interface, *before) {
             Ok(()) => Ok(Some(format!("set {interface} back to {before} queue(s)"))),
+            Err(error) => Err(chain(&error)),
+        });
+    }
+}
+
+fn restore_tags(report: &mut Report, entries: &Entries) {
+    for interface in entries.stripped_tags.iter().filter(|name| Interface::by_name(name).is_some()) {
+        report.note(match kernel::strip_vlan_tags(interface) {
+            Ok(()) => Ok(Some(format!("turned rx-vlan-offload of {interface} on again"))),
             Err(error) => Err(chain(&error)),
         });
     }

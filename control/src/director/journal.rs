@@ -49,6 +49,8 @@ pub struct Entries {
     pub kernel_port: KernelPair,
     /// Numbers of queues that were changed.
     pub queues: Vec<ChangedQueues>,
+    /// Interfaces that stripped VLAN tags from received frames before.
+    pub stripped_tags: BTreeSet<String>,
     /// Directory of the flow tables.
     pub flow_dir: Option<PathBuf>,
 }

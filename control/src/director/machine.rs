@@ -1,5 +1,6 @@
 //! What the director watches of the machine and changes on it; each change stands in the journal before it is made.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +112,29 @@ impl Machine {
             }
             kernel::set_queues(&port.name, port.queues)?;
             tracing::info!(interface = port.name, queues = port.queues, "set the number of queues");
+        }
+        Ok(())
+    }
+
+    /// Has the ports below VLANs leave the tags in the frames: XDP does not see those that hardware takes out.
+    pub fn keep_vlan_tags(&mut self, ports: &[PortPlan]) -> Result<(), MachineError> {
+        let topology = self.topology();
+        let vlans = topology.links.iter().filter(|(_, state)| state.kind.vlan_tag().is_some());
+        let below: BTreeSet<Link> = vlans.flat_map(|(vlan, _)| topology.carriers(*vlan)).collect();
+        for port in ports.iter().filter(|port| below.contains(&port.link)) {
+            if self.journal.entries().stripped_tags.contains(&port.name) {
+                continue;
+            }
+            self.journal.record(|e| {
+                e.stripped_tags.insert(port.name.clone());
+            })?;
+            if kernel::keep_vlan_tags(&port.name)? {
+                tracing::info!(interface = port.name, "turned off rx-vlan-offload: XDP has to see the tags");
+            } else {
+                self.journal.record(|e| {
+                    e.stripped_tags.remove(&port.name);
+                })?;
+            }
         }
         Ok(())
     }

@@ -130,7 +130,7 @@ fn destination_view(server: &Destination, compiled: &Compiled) -> view::Destinat
         })
     };
     let way = match compiled.snapshot.hops.destination(server.slot) {
-        Hop::Neighbour { .. } => "resolved",
+        Hop::Neighbour { .. } | Hop::Spread { .. } => "resolved",
         Hop::OnLink(_) | Hop::Unresolved(_) => "unresolved",
         Hop::Kernel => "local",
         Hop::NoRoute => "no route",

@@ -136,6 +136,7 @@ async fn prepare(
         core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| CoreIndex(core.id)).collect();
     let plan = WorkerPlan::decide(config.dataplane.workers.as_ref(), &networks, &available)?;
     machine.set_queues(&networks)?;
+    machine.keep_vlan_tags(&networks)?;
     if config.dataplane.kernel_port.is_none() {
         return Ok((plan, networks));
     }

@@ -8,14 +8,15 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    self as kernel, BondPortState, InfoBond, InfoBondPort, InfoData, InfoKind, InfoPortData, InfoVlan, LinkAttribute,
+    LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags, RouteType, RouteVia,
 };
 
-use crate::topology::{Leg, LinkKind, LinkState, RouteState, Via};
+use crate::topology::{Bond, BondHash, BondMode, Leg, LinkKind, LinkState, MemberStanding, RouteState, Via};
 
 /// No interface has this number: routes that only the kernel can follow (through an encapsulation) leave by it.
 const NO_LINK: Link = Link(0);
@@ -36,6 +37,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<(Link, LinkState)> {
         mtu: 0,
         up: flags.contains(LinkFlags::Up) && flags.contains(LinkFlags::LowerUp),
         master: None,
+        standing: MemberStanding::Active,
         queues: 1,
         driver: None,
     };
@@ -59,6 +61,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<(Link, LinkState)> {
         state.kind = LinkKind::Loopback;
     } else if let Some(info) = info {
         state.kind = kind(info, parent.filter(|_| !is_parent_elsewhere));
+        state.standing = standing(info);
     }
     (!state.name.is_empty()).then_some((Link(message.header.index), state))
 }
@@ -71,11 +74,49 @@ fn kind(info: &[LinkInfo], parent: Option<Link>) -> LinkKind {
     match kind {
         None => LinkKind::Physical,
         Some(InfoKind::Veth) => LinkKind::Veth,
-        Some(InfoKind::Bond) => LinkKind::Bond,
+        Some(InfoKind::Bond) => LinkKind::Bond(bond(info)),
         Some(InfoKind::Bridge) => LinkKind::Bridge,
         Some(InfoKind::Vlan) => vlan(info, parent).unwrap_or_else(|| LinkKind::Other("vlan".to_owned())),
         Some(other) => LinkKind::Other(other.to_string()),
     }
+}
+
+fn bond(info: &[LinkInfo]) -> Bond {
+    let data = info.iter().find_map(|part| match part {
+        LinkInfo::Data(InfoData::Bond(data)) => Some(data),
+        _ => None,
+    });
+    let mut bond = Bond::default();
+    for attribute in data.into_iter().flatten() {
+        match attribute {
+            InfoBond::Mode(mode) => {
+                bond.mode = match mode {
+                    kernel::BondMode::ActiveBackup => BondMode::ActiveBackup,
+                    kernel::BondMode::BalanceXor => BondMode::Xor,
+                    kernel::BondMode::Broadcast => BondMode::Broadcast,
+                    kernel::BondMode::Ieee8023Ad => BondMode::Lacp,
+                    kernel::BondMode::BalanceTlb => BondMode::TransmitLoad,
+                    kernel::BondMode::BalanceAlb => BondMode::AdaptiveLoad,
+                    _ => BondMode::RoundRobin,
+                }
+            }
+            InfoBond::XmitHashPolicy(kernel::BondXmitHashPolicy::Layer2) => bond.keep = BondHash::Neighbour,
+            InfoBond::XmitHashPolicy(_) => bond.keep = BondHash::Flow,
+            _ => {}
+        }
+    }
+    bond
+}
+
+/// What a bond says of its member.
+fn standing(info: &[LinkInfo]) -> MemberStanding {
+    let is_standby = info.iter().any(|part| match part {
+        LinkInfo::PortData(InfoPortData::BondPort(data)) => {
+            data.contains(&InfoBondPort::BondPortState(BondPortState::Backup))
+        }
+        _ => false,
+    });
+    if is_standby { MemberStanding::Standby } else { MemberStanding::Active }
 }
 
 fn vlan(info: &[LinkInfo], parent: Option<Link>) -> Option<LinkKind> {

@@ -1,9 +1,9 @@
-//! What ethtool knows of an interface: how many receive queues are in use, and its driver.
+//! What ethtool knows of an interface: how many receive queues are in use, its driver, what it does with VLAN tags.
 
 use std::io;
 
 use super::KernelError;
-use crate::sys::{self, Channels};
+use crate::sys::{self, Channels, ReceivedTags};
 
 /// Receive queues in use; `most` (how many the kernel has room for) where the driver does not say.
 pub(super) fn queues(interface: &str, most: u32) -> u32 {
@@ -42,4 +42,26 @@ pub fn set_queues(interface: &str, queues: u32) -> Result<(), KernelError> {
         return Ok(());
     }
     sys::set_channels(interface, Channels { used, ..now }).map_err(|source| KernelError::new(what(), source))
+}
+
+/// Has an interface leave VLAN tags in the frames that it receives, where XDP sees them. True if it did not before.
+///
+/// # Errors
+/// A driver that cannot.
+pub fn keep_vlan_tags(interface: &str) -> Result<bool, KernelError> {
+    let failed = |source| KernelError::new(format!("turn off rx-vlan-offload of {interface}"), source);
+    // Without the setting there is nothing to strip by.
+    if !matches!(sys::received_tags(interface), Ok(ReceivedTags::Stripped)) {
+        return Ok(false);
+    }
+    sys::set_received_tags(interface, ReceivedTags::Kept).map(|()| true).map_err(failed)
+}
+
+/// Undoes [`keep_vlan_tags`].
+///
+/// # Errors
+/// A driver that cannot.
+pub fn strip_vlan_tags(interface: &str) -> Result<(), KernelError> {
+    let failed = |source| KernelError::new(format!("turn on rx-vlan-offload of {interface}"), source);
+    sys::set_received_tags(interface, ReceivedTags::Stripped).map_err(failed)
 }

@@ -20,7 +20,7 @@ use rtnetlink::Handle;
 
 pub use addresses::{AddedAddress, Addresses, Outcome};
 pub use announce::announce;
-pub use links::set_queues;
+pub use links::{keep_vlan_tags, set_queues, strip_vlan_tags};
 pub use neighbours::Neighbours;
 pub use veth::{KernelPortError, Loopback, create_kernel_port, remove_kernel_port, set_loopback};
 pub use watch::Watcher;

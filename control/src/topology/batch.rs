@@ -11,7 +11,7 @@ use dataplane::ident::MacAddr;
 use dataplane::next_hop::Link;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Leg, LinkKind, LinkState, RouteState, Topology, Via};
+use super::{Bond, BondHash, BondMode, Leg, LinkKind, LinkState, MemberStanding, RouteState, Topology, Via};
 
 /// Everything that is wrong with a text, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,6 +128,7 @@ fn link_add(words: &mut Words<'_>, topology: &mut Topology) -> Outcome {
         mtu: 1500,
         up: true,
         master: None,
+        standing: MemberStanding::Active,
         queues: 1,
         driver: None,
     };
@@ -173,7 +174,7 @@ fn set_name(state: &mut LinkState, name: &str) -> Outcome {
 fn link_kind(words: &mut Words<'_>, parent: Option<Link>) -> Outcome<LinkKind> {
     Ok(match words.expect("a type of link")? {
         "veth" => LinkKind::Veth,
-        "bond" => LinkKind::Bond,
+        "bond" => LinkKind::Bond(bond(words)?),
         "bridge" => LinkKind::Bridge,
         "vlan" => {
             let parent = parent.ok_or("a VLAN needs 'link PARENT' before 'type vlan'")?;
@@ -209,16 +210,56 @@ fn vlan(words: &mut Words<'_>, parent: Link) -> Outcome<LinkKind> {
     }
 }
 
+/// `[mode NAME] [xmit_hash_policy NAME]`, by the words of `ip link`.
+fn bond(words: &mut Words<'_>) -> Outcome<Bond> {
+    let mut bond = Bond::default();
+    while let Some(word @ ("mode" | "xmit_hash_policy")) = words.peek() {
+        words.skip(word);
+        match (word, words.expect("a value")?) {
+            ("mode", "balance-rr") => bond.mode = BondMode::RoundRobin,
+            ("mode", "active-backup") => bond.mode = BondMode::ActiveBackup,
+            ("mode", "balance-xor") => bond.mode = BondMode::Xor,
+            ("mode", "broadcast") => bond.mode = BondMode::Broadcast,
+            ("mode", "802.3ad") => bond.mode = BondMode::Lacp,
+            ("mode", "balance-tlb") => bond.mode = BondMode::TransmitLoad,
+            ("mode", "balance-alb") => bond.mode = BondMode::AdaptiveLoad,
+            ("xmit_hash_policy", "layer2") => bond.keep = BondHash::Neighbour,
+            ("xmit_hash_policy", "layer2+3" | "layer3+4" | "encap2+3" | "encap3+4" | "vlan+srcmac") => {
+                bond.keep = BondHash::Flow;
+            }
+            (word, other) => return Err(format!("'{other}' is no {word} of a bond")),
+        }
+    }
+    Ok(bond)
+}
+
+/// `link set NAME up|down|master BOND|type bond_slave state active|backup`.
 fn link_set(words: &mut Words<'_>, topology: &mut Topology) -> Outcome {
     words.skip("dev");
     let link = existing(words, topology)?;
-    let up = match words.expect("up or down")? {
-        "up" => true,
-        "down" => false,
-        other => return Err(format!("'{other}' is neither up nor down")),
+    let change: Box<dyn FnOnce(&mut LinkState)> = match words.expect("up or down")? {
+        "up" => Box::new(|state| state.up = true),
+        "down" => Box::new(|state| state.up = false),
+        "master" => {
+            let master = existing(words, topology)?;
+            // A bond's members have its Ethernet address.
+            let mac = topology.links.get(&master).and_then(|state| state.mac);
+            Box::new(move |state| (state.master, state.mac) = (Some(master), mac.or(state.mac)))
+        }
+        "type" => {
+            words.skip("bond_slave");
+            words.skip("state");
+            let standing = match words.expect("active or backup")?.to_ascii_lowercase().as_str() {
+                "active" => MemberStanding::Active,
+                "backup" => MemberStanding::Standby,
+                other => return Err(format!("'{other}' is neither active nor backup")),
+            };
+            Box::new(move |state| state.standing = standing)
+        }
+        other => return Err(format!("'{other}' is none of up, down, master, type")),
     };
     if let Some(state) = topology.links.get_mut(&link) {
-        state.up = up;
+        change(state);
     }
     end(words)
 }
@@ -352,6 +393,7 @@ fn add_loopback(topology: &mut Topology) {
         mtu: 65536,
         up: true,
         master: None,
+        standing: MemberStanding::Active,
         queues: 1,
         driver: None,
     };

@@ -43,6 +43,8 @@ pub struct LinkState {
     pub up: bool,
     /// The bond or bridge that it is part of.
     pub master: Option<Link>,
+    /// As a member of a bond: whether the bond uses it now.
+    pub standing: MemberStanding,
     /// Receive queues in use, at least 1.
     pub queues: u32,
     /// The driver's name, where it has one.
@@ -66,13 +68,62 @@ pub enum LinkKind {
         tpid: u16,
     },
     /// Several interfaces as one.
-    Bond,
+    Bond(Bond),
     /// A switch in software.
     Bridge,
     /// `lo`.
     Loopback,
     /// Anything else, by the kernel's word for it.
     Other(String),
+}
+
+/// How a bond uses its members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bond {
+    /// Its mode.
+    pub mode: BondMode,
+    /// `xmit_hash_policy`: what keeps to one member.
+    pub keep: BondHash,
+}
+
+/// The modes of Linux bonds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BondMode {
+    /// `balance-rr`, 0.
+    #[default]
+    RoundRobin,
+    /// `active-backup`, 1.
+    ActiveBackup,
+    /// `balance-xor`, 2.
+    Xor,
+    /// `broadcast`, 3.
+    Broadcast,
+    /// `802.3ad`, 4: LACP.
+    Lacp,
+    /// `balance-tlb`, 5.
+    TransmitLoad,
+    /// `balance-alb`, 6.
+    AdaptiveLoad,
+}
+
+/// What a bond's hash keeps to one member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BondHash {
+    /// `layer2`: all frames to one Ethernet address.
+    #[default]
+    Neighbour,
+    /// Any other policy: a flow.
+    Flow,
+}
+
+/// Whether a bond uses a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemberStanding {
+    /// It sends and receives by it; also what is no member of a bond.
+    #[default]
+    Active,
+    /// It waits: what arrives there is a copy, or goes astray.
+    Standby,
 }
 
 impl LinkKind {
@@ -154,6 +205,20 @@ impl Topology {
     /// The addresses of one link, in numerical order.
     pub fn addresses_of(&self, link: Link) -> impl Iterator<Item = IpNet> + '_ {
         self.addresses.iter().filter(move |(on, _)| *on == link).map(|(_, net)| *net)
+    }
+
+    /// The members of a bond (or bridge), by their index.
+    pub fn members(&self, of: Link) -> impl Iterator<Item = (Link, &LinkState)> {
+        self.links.iter().filter(move |(_, state)| state.master == Some(of)).map(|(link, state)| (*link, state))
+    }
+
+    /// The interfaces that a link's frames really pass: the one below its VLANs, or the members of the bond there.
+    pub fn carriers(&self, link: Link) -> Vec<Link> {
+        let Some(base) = self.base(link) else { return Vec::new() };
+        match self.links.get(&base).map(|state| &state.kind) {
+            Some(LinkKind::Bond(_)) => self.members(base).map(|(member, _)| member).collect(),
+            _ => vec![base],
+        }
     }
 
     /// The interface below all VLANs: the link itself where it is none. `None` past two tags or a missing parent.

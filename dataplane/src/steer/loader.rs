@@ -2,6 +2,7 @@
 //!
 //! The program's maps belong to the program: they live as long as it is attached, also after this process is gone.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, RawFd};
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
@@ -65,7 +66,13 @@ pub struct Steer {
     sockets: MapHandle,
     verdicts: MapHandle,
     applied: Contents,
+    /// What each attached interface has in the map `ports` without [`STANDBY`].
+    bases: BTreeMap<u32, u32>,
+    standby: BTreeSet<u32>,
 }
+
+/// Set in the map `ports` for an interface whose frames of services are dropped.
+const STANDBY: u32 = 1 << 31;
 
 impl Steer {
     /// Loads the program with empty maps. It is attached nowhere yet.
@@ -102,6 +109,8 @@ impl Steer {
             sockets: handle(&object, "xsks")?,
             verdicts: handle(&object, "verdicts")?,
             applied: Contents::new(),
+            bases: BTreeMap::new(),
+            standby: BTreeSet::new(),
             limits: *limits,
             object,
         })
@@ -119,11 +128,11 @@ impl Steer {
         base: u32,
         preferred: AttachMode,
     ) -> Result<AttachMode, SteerError> {
-        let key = interface.index.to_ne_bytes();
-        write(&self.ports, "ports", &key, base)?;
+        self.bases.insert(interface.index, base);
+        self.write_port(interface.index, base)?;
         let attached = attach::attach(self.program()?.as_fd(), interface, preferred);
         if attached.is_err() {
-            remove(&self.ports, "ports", &key)?;
+            self.forget_port(interface.index)?;
         }
         attached
     }
@@ -131,7 +140,7 @@ impl Steer {
     /// Takes the program off an interface, if it is this one that is there.
     pub fn detach(&mut self, interface: &Interface) -> Result<(), SteerError> {
         attach::detach(self.program()?.as_fd(), interface)?;
-        remove(&self.ports, "ports", &interface.index.to_ne_bytes())
+        self.forget_port(interface.index)
     }
 
     /// Puts an AF_XDP socket behind an index. The kernel takes it out by itself when the socket closes.
@@ -165,7 +174,28 @@ impl Steer {
             remove(self.table(table), table.name(), &key[..table.key_size()])?;
             self.applied.remove(&at);
         }
+        self.set_standby(&plan.standby)
+    }
+
+    fn set_standby(&mut self, standby: &BTreeSet<u32>) -> Result<(), SteerError> {
+        let changed: Vec<u32> = self.standby.symmetric_difference(standby).copied().collect();
+        self.standby.clone_from(standby);
+        for index in changed {
+            if let Some(base) = self.bases.get(&index) {
+                self.write_port(index, *base)?;
+            }
+        }
         Ok(())
+    }
+
+    fn write_port(&self, index: u32, base: u32) -> Result<(), SteerError> {
+        let standby = if self.standby.contains(&index) { STANDBY } else { 0 };
+        write(&self.ports, "ports", &index.to_ne_bytes(), base | standby)
+    }
+
+    fn forget_port(&mut self, index: u32) -> Result<(), SteerError> {
+        self.bases.remove(&index);
+        remove(&self.ports, "ports", &index.to_ne_bytes())
     }
 
     /// The counters of all CPUs together, by name, in the order of [`Verdict::ALL`].

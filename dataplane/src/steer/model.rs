@@ -231,6 +231,7 @@ mod tests {
             services: [key(VIP, 80)].into(),
             replies: [key(SERVER, 8080)].into(),
             own: [IpAddr::from([10, 1, 0, 1])].into(),
+            ..SteerPlan::default()
         }
     }
 

@@ -18,6 +18,8 @@ pub struct SteerPlan {
     pub replies: BTreeSet<ServiceKey>,
     /// The director's own addresses: a real server's packet to one of them is the kernel's, unless it is to a service.
     pub own: BTreeSet<IpAddr>,
+    /// Interfaces, by index, whose frames of services are dropped: members of a bond that wait.
+    pub standby: BTreeSet<u32>,
 }
 
 /// One of the program's maps.

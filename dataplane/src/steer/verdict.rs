@@ -26,11 +26,13 @@ pub enum Verdict {
     Redirected,
     /// A caught frame was dropped, for its queue has no socket.
     NoSocket,
+    /// A caught frame was dropped, for its interface is a member of a bond that waits.
+    Standby,
 }
 
 impl Verdict {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PassedNotOurs,
         Self::PassedNotIp,
         Self::PassedMalformed,
@@ -42,6 +44,7 @@ impl Verdict {
         Self::HitIcmpError,
         Self::Redirected,
         Self::NoSocket,
+        Self::Standby,
     ];
 
     /// The name in `status` and metrics.
@@ -58,6 +61,7 @@ impl Verdict {
             Self::HitIcmpError => "hit_icmp_error",
             Self::Redirected => "redirected",
             Self::NoSocket => "no_socket",
+            Self::Standby => "standby",
         }
     }
 }

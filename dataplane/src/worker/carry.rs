@@ -241,7 +241,7 @@ fn to_server_dr<F: Path, P: Ports>(
     if *hop == Hop::Kernel {
         return egress::to_kernel(context, hands, packet);
     }
-    if let Some((port, link)) = plain_way(packet.headers, hop) {
+    if let Some((port, link)) = plain_way(hands, &packet, hop) {
         let Packet { mut frame, .. } = packet;
         F::route_plain(hands.ports.bytes_mut(&mut frame), link);
         egress::transmit(context, hands, frame, port);
@@ -313,7 +313,7 @@ fn translate<F: Path, P: Ports>(
     (speaker, towards): (impl Fn() -> IpAddr, impl FnOnce() -> IpAddr),
     learnt: impl FnOnce() -> Option<Learnt>,
 ) {
-    if let Some((port, link)) = plain_way(packet.headers, hop) {
+    if let Some((port, link)) = plain_way(hands, &packet, hop) {
         let Packet { mut frame, headers, .. } = packet;
         F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, to);
         egress::transmit(context, hands, frame, port);
@@ -327,11 +327,22 @@ fn translate<F: Path, P: Ports>(
 
 /// The port and Ethernet addresses for a packet that can be edited at one go, if it is such a packet and may go on.
 #[inline(always)]
-fn plain_way<'h>(headers: &Headers, hop: &'h Hop) -> Option<(PortIndex, &'h [u8; plain::LINK])> {
-    let Hop::Neighbour { port, header, mtu } = hop else { return None };
+fn plain_way<'h, P: Ports>(
+    hands: &Hands<P>,
+    packet: &Packet<'_>,
+    hop: &'h Hop,
+) -> Option<(PortIndex, &'h [u8; plain::LINK])> {
+    let headers = packet.headers;
+    let (port, header, mtu) = match hop {
+        Hop::Neighbour { port, header, mtu } => (*port, header, mtu),
+        Hop::Spread { ports, header, mtu } => {
+            (egress::member(ports, hands.ports.bytes(&packet.frame), headers), header, mtu)
+        }
+        _ => return None,
+    };
     let link = header.as_slice().try_into().ok()?;
     let may_pass = headers.ttl > 1 && headers.ip_length() <= usize::from(*mtu);
-    (may_pass && headers.is_plain()).then_some((*port, link))
+    (may_pass && headers.is_plain()).then_some((port, link))
 }
 
 /// The way back to a flow's client: remembered by the flow while the routes stay the same.
@@ -370,7 +381,7 @@ fn fit<'h, P: Ports>(
     speaker: impl Fn() -> IpAddr,
 ) -> Option<Packet<'h>> {
     let limit = match hop {
-        Hop::Neighbour { mtu, .. } => *mtu,
+        Hop::Neighbour { mtu, .. } | Hop::Spread { mtu, .. } => *mtu,
         Hop::OnLink(egress) | Hop::Unresolved(egress) => egress.mtu,
         Hop::Kernel | Hop::NoRoute => return Some(packet),
     };

@@ -9,7 +9,7 @@ use crate::counters::{Drop, Event};
 use crate::ident::{MacAddr, PortIndex};
 use crate::next_hop::Hop;
 use crate::port::{Frame, Ports};
-use crate::wire::IpVersion;
+use crate::wire::{Headers, IpVersion};
 
 /// An Ethernet address seen in front of a packet, and the port where it was seen.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +42,13 @@ pub(super) fn send<P: Ports>(
         Hop::Neighbour { port, header, .. } => {
             emit(context, hands, packet.frame, l3, version, (*port, header));
         }
-        Hop::OnLink(egress) => match learnt.filter(|learnt| learnt.port == egress.port) {
+        Hop::Spread { ports, header, .. } => {
+            let port = member(ports, hands.ports.bytes(&packet.frame), packet.headers);
+            emit(context, hands, packet.frame, l3, version, (port, header));
+        }
+        Hop::OnLink(egress) => match learnt.filter(|learnt| egress.exit.contains(learnt.port)) {
             Some(learnt) => {
-                emit(context, hands, packet.frame, l3, version, (egress.port, &egress.link_header(learnt.mac)));
+                emit(context, hands, packet.frame, l3, version, (learnt.port, &egress.link_header(learnt.mac)));
             }
             None => want(context, hands, packet.frame, to()),
         },
@@ -52,6 +56,23 @@ pub(super) fn send<P: Ports>(
         Hop::Kernel => to_kernel(context, hands, packet),
         Hop::NoRoute => hands.discard(context, packet.frame, Drop::NoRoute),
     }
+}
+
+/// The member of a bond that a packet leaves by: by its addresses and ports, so that a flow keeps to one and its
+/// packets keep their order (the kernel's `xmit_hash_policy layer3+4`).
+#[inline(never)]
+pub(super) fn member(ports: &[PortIndex], frame: &[u8], headers: &Headers) -> PortIndex {
+    let word = |at: usize| frame.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    let (l3, length) = (headers.l3 as usize, headers.version.header_length());
+    // The last words of both addresses end the header without options.
+    let addresses = match headers.version {
+        IpVersion::V4 => word(l3 + length - 8) ^ word(l3 + length - 4),
+        IpVersion::V6 => word(l3 + length - 20) ^ word(l3 + length - 4),
+    };
+    let ends = u32::from(headers.source_port.raw()) ^ u32::from(headers.destination_port.raw());
+    let hash = (addresses ^ ends.rotate_left(16)).wrapping_mul(0x9e37_79b1) >> 16;
+    // Never empty; a member of nothing would be counted where it is sent.
+    ports.get(hash as usize % ports.len().max(1)).copied().unwrap_or(PortIndex(u8::MAX))
 }
 
 /// Gives a packet to the director's own kernel, within the rate.

@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use dataplane::counters::{Drop, Event};
 use dataplane::flow::FlowTable;
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight, WorkerIndex};
-use dataplane::next_hop::{Egress, Hop, Link, NextHops, NextHopsBuilder};
+use dataplane::next_hop::{Egress, Exit, Hop, Link, NextHops, NextHopsBuilder};
 use dataplane::port::{ChecksumMode, MemoryPorts};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
@@ -149,7 +149,7 @@ impl Setup {
 
     fn egress(&self, port: PortIndex) -> Egress {
         let source = [FRONT_MAC, BACK_MAC, [2, 0, 0, 0, 0, 3]][port.0 as usize];
-        Egress { port, source: MacAddr(source), tags: ArrayVec::new(), mtu: self.mtu }
+        Egress { exit: Exit::One(port), source: MacAddr(source), tags: ArrayVec::new(), mtu: self.mtu }
     }
 
     fn hops(&self, slots: u32) -> NextHops {
