@@ -11,6 +11,7 @@ use control::config::{
     Queues, SchedulerKind, XdpMode, load, parse_text,
 };
 use dataplane::ident::{CoreIndex, Protocol};
+use dataplane::service::MssClamp;
 
 fn options() -> LoadOptions {
     LoadOptions { config_id: "lb1".to_owned(), ..LoadOptions::default() }
@@ -47,6 +48,22 @@ fn a_virtual_server_with_all_its_parts() {
     assert_eq!(second.at.to_string(), "[2001:db8::3]:443");
     assert_eq!((second.weight.value(), second.method, second.inhibit_on_failure), (0, ForwardingMethod::Tun, false));
     assert_eq!(second.place.to_string(), "test.conf:12:2");
+}
+
+#[test]
+fn the_mss_may_be_clamped() {
+    let clamp = |line: &str| {
+        let text =
+            format!("virtual_server 192.0.2.1 80 {{\nprotocol TCP\n{line}\nreal_server 198.51.100.1 80 {{ }}\n}}\n");
+        config(&text).virtual_servers[0].mss_clamp
+    };
+    assert_eq!(clamp(""), MssClamp::Off);
+    assert_eq!(clamp("mss_clamp off"), MssClamp::Off);
+    assert_eq!(clamp("mss_clamp on"), MssClamp::ByWay);
+    assert_eq!(clamp("mss_clamp 1360"), MssClamp::To(1360));
+    let wrong = messages("virtual_server 192.0.2.1 80 {\nmss_clamp 80\nmss_clamp maybe\n}\n");
+    assert!(wrong.contains(&"segment size in bytes 80 is out of range".to_owned()), "{wrong:?}");
+    assert!(wrong.contains(&"`maybe` is neither on nor off".to_owned()), "{wrong:?}");
 }
 
 #[test]

@@ -109,6 +109,16 @@ impl Hop {
             Exit::Spread(ports) => Self::Spread { ports: ports.clone(), header, mtu },
         }
     }
+
+    /// Largest IP packet that goes this way, in bytes; `None` where nothing limits it, or nothing goes.
+    #[inline]
+    pub const fn mtu(&self) -> Option<u16> {
+        match self {
+            Self::Neighbour { mtu, .. } | Self::Spread { mtu, .. } => Some(*mtu),
+            Self::OnLink(egress) | Self::Unresolved(egress) => Some(egress.mtu),
+            Self::Kernel | Self::NoRoute => None,
+        }
+    }
 }
 
 /// What a prefix leads to.

@@ -8,7 +8,7 @@ use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, KERNEL_MAC, ROU
 use dataplane::counters::{Drop, Event};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
-use dataplane::service::Method;
+use dataplane::service::{Method, MssClamp};
 use dataplane::snapshot::{Policy, StraySegments};
 
 const CLIENT4: &str = "198.51.100.7";
@@ -475,4 +475,41 @@ fn absurd_frames_are_counted_and_none_is_lost() {
     }
     let dropped: u64 = director.drops().iter().map(|(_, n)| n).sum();
     assert_eq!(dropped, whole.len() as u64 + 4);
+}
+
+#[test]
+fn the_mss_is_clamped_where_the_service_asks_for_it() {
+    let syn = |from: ([u8; 6], [u8; 6]), source: (&str, u16), destination: (&str, u16), is_answer: bool| {
+        let link = etherparse::PacketBuilder::ethernet2(from.0, from.1);
+        let octets = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();
+        let tcp = link.ipv4(octets(source.0), octets(destination.0), 64).tcp(source.1, destination.1, 1, 1000).syn();
+        let tcp = if is_answer { tcp.ack(2) } else { tcp };
+        let mut frame = Vec::new();
+        let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1460)];
+        tcp.options(&options).unwrap().write(&mut frame, &[]).unwrap();
+        frame
+    };
+    let mss = |frame: &[u8]| u16::from_be_bytes([frame[56], frame[57]]);
+    for (clamp, mtu, expected) in [
+        (MssClamp::Off, 1400, 1460),
+        (MssClamp::ByWay, 1500, 1460),
+        (MssClamp::ByWay, 1400, 1360),
+        (MssClamp::To(1200), 1500, 1200),
+    ] {
+        let mut setup = Setup { mtu, ..Setup::new(Method::Nat) };
+        setup.settings.mss_clamp = clamp;
+        let mut director = Director::new(&setup);
+        let (_, out) = director.one(FRONT, &syn((ROUTER_MAC, FRONT_MAC), (CLIENT4, 40_000), (VIP4, 80), false));
+        verify(&out);
+        assert_eq!(mss(&out), expected);
+        let answer = syn((server_mac(12), BACK_MAC), ("10.2.0.12", 8080), (CLIENT4, 40_000), true);
+        let (_, out) = director.one(BACK, &answer);
+        verify(&out);
+        assert_eq!(mss(&out), expected);
+    }
+    let mut setup = Setup::new(Method::Tun);
+    setup.settings.mss_clamp = MssClamp::ByWay;
+    let mut director = Director::new(&setup);
+    let (_, out) = director.one(FRONT, &syn((ROUTER_MAC, FRONT_MAC), (CLIENT4, 40_000), (VIP4, 80), false));
+    assert_eq!(mss(&out[20..]), 1440, "the outer header's 20 bytes less");
 }

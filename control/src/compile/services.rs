@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, ServiceKey};
 use dataplane::sched::{Fallback, HashPort, MhFlags, SchedulerKind};
-use dataplane::service::{Destination, DestinationSlot, Method, ServiceSpec, Services, ServicesBuilder};
+use dataplane::service::{
+    Destination, DestinationSlot, Method, ServiceSettings, ServiceSpec, Services, ServicesBuilder,
+};
 
 use super::CompileError;
 use super::finding::Finding;
@@ -53,7 +55,8 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             }
             let destinations = self.destinations(server);
             let spec = ServiceSpec::new(server.key, scheduler(server.scheduler), destinations);
-            builder.add(ServiceSpec { state: self.slots.service(server.key), ..spec })?;
+            let settings = ServiceSettings { mss_clamp: server.mss_clamp };
+            builder.add(ServiceSpec { state: self.slots.service(server.key), settings, ..spec })?;
         }
         let mut leaving = Vec::new();
         for (name, entry) in self.slots.iter().filter(|(name, _)| !self.wanted.contains(name)) {

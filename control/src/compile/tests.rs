@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight};
 use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
-use dataplane::service::{Activity, Destination};
+use dataplane::service::{Activity, Destination, MssClamp};
 
 use super::*;
 use crate::config::{
@@ -64,6 +64,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         key: tcp(vip),
         scheduler: SchedulerKind::Wrr,
         method: ForwardingMethod::Nat,
+        mss_clamp: MssClamp::Off,
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }

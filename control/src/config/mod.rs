@@ -16,6 +16,7 @@ mod line;
 mod lower;
 mod method;
 mod model;
+mod mss_clamp;
 mod preprocess;
 mod real_server;
 mod render;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use dataplane::ident::{CoreIndex, Endpoint, ServiceKey, Weight};
+use dataplane::service::MssClamp;
 use ipnet::IpNet;
 
 use super::source::Place;
@@ -87,6 +88,8 @@ pub struct VirtualServer {
     pub scheduler: SchedulerKind,
     /// `lb_kind`, `lvs_method`: what a real server gets that names no method of its own.
     pub method: ForwardingMethod,
+    /// `mss_clamp`: what becomes of the MSS that clients and servers announce.
+    pub mss_clamp: MssClamp,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.

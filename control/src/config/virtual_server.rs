@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey, Weight};
+use dataplane::service::MssClamp;
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -12,6 +13,7 @@ use super::lexer::Word;
 use super::lower::{Lower, either, shown};
 use super::method;
 use super::model::{ForwardingMethod, SchedulerKind, VirtualServer};
+use super::mss_clamp;
 use super::real_server::{self, RealServers};
 use super::source::Place;
 
@@ -40,6 +42,7 @@ struct Settings {
     weight: Weight,
     inhibit_on_failure: bool,
     persistent: bool,
+    mss_clamp: MssClamp,
     /// What was said and not understood: no default and no warning about it.
     said: Said,
 }
@@ -79,7 +82,14 @@ impl VirtualServers {
             return;
         }
         let scheduler = settings.scheduler.unwrap_or(SchedulerKind::Wlc);
-        self.servers.push(VirtualServer { key, scheduler, method, real_servers, place: lower.place(block.head()) });
+        self.servers.push(VirtualServer {
+            key,
+            scheduler,
+            method,
+            mss_clamp: settings.mss_clamp,
+            real_servers,
+            place: lower.place(block.head()),
+        });
     }
 
     /// All of them, in the order of the file.
@@ -150,6 +160,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
         weight: Weight::ONE,
         inhibit_on_failure: false,
         persistent: false,
+        mss_clamp: MssClamp::default(),
         said: Said::default(),
     };
     for statement in block.inner() {
@@ -173,6 +184,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             }
             "weight" => settings.weight = weight(lower, statement),
             "inhibit_on_failure" => settings.inhibit_on_failure = lower.switch(statement),
+            "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
             "syn_proxy" | "laddr_group_name" => {
                 let message = format!("`{}` is not supported yet", keyword.name);

@@ -4,6 +4,7 @@
 
 pub mod icmp;
 pub mod icmp_translate;
+pub mod mss;
 pub mod mtu;
 pub mod nat;
 pub mod plain;

@@ -4,10 +4,12 @@
 //! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
 
 mod counts;
+mod mss_clamp;
 mod settings;
 mod table;
 
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
+pub use mss_clamp::MssClamp;
 pub use settings::ServiceSettings;
 pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
 
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use crate::ident::{Endpoint, ServiceKey, Weight};
 use crate::sched::Scheduler;
+use crate::wire::IpVersion;
 
 /// The number of a destination, the same from snapshot to snapshot and over a restart: flows keep it.
 ///
@@ -75,6 +78,15 @@ impl Destination {
         counts: Arc<DestinationCounts>,
     ) -> Self {
         Self { slot, service: ServiceIndex(0), at, method, weight, local_source: None, counts }
+    }
+
+    /// Bytes that go in front of each packet to it.
+    pub fn overhead(&self) -> usize {
+        match (self.method, self.at.address) {
+            (Method::Tun, IpAddr::V4(_)) => IpVersion::V4.header_length(),
+            (Method::Tun, IpAddr::V6(_)) => IpVersion::V6.header_length(),
+            _ => 0,
+        }
     }
 }
 

@@ -2,6 +2,11 @@
 //!
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
+use super::MssClamp;
+
 /// What a service asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ServiceSettings {}
+pub struct ServiceSettings {
+    /// What happens to the MSS that clients and servers announce.
+    pub mss_clamp: MssClamp,
+}

@@ -8,7 +8,7 @@ use super::egress::{self, Learnt};
 use super::fragment::Datagram;
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, reply};
+use super::{Context, Hands, Packet, clamp, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -116,12 +116,15 @@ fn remember<F: Path, P: Ports>(
 fn deliver<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet<'_>,
+    mut packet: Packet<'_>,
     entry: &FlowEntry<F>,
     destination: &Destination,
     direction: Direction,
 ) {
     count(context, destination, direction, &packet);
+    if packet.headers.tcp.contains(TcpFlags::SYN) {
+        clamp::clamp(context, hands, &mut packet, entry, destination);
+    }
     if direction == Direction::Reverse {
         return to_client(context, hands, packet, entry, &entry.forward());
     }
@@ -380,11 +383,7 @@ fn fit<'h, P: Ports>(
     overhead: usize,
     speaker: impl Fn() -> IpAddr,
 ) -> Option<Packet<'h>> {
-    let limit = match hop {
-        Hop::Neighbour { mtu, .. } | Hop::Spread { mtu, .. } => *mtu,
-        Hop::OnLink(egress) | Hop::Unresolved(egress) => egress.mtu,
-        Hop::Kernel | Hop::NoRoute => return Some(packet),
-    };
+    let Some(limit) = hop.mtu() else { return Some(packet) };
     if packet.headers.ttl <= 1 {
         reply::icmp(context, hands, &packet, ErrorKind::TimeExceeded, speaker());
         hands.discard(context, packet.frame, Drop::TtlExceeded);

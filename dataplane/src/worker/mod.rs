@@ -6,6 +6,7 @@
 mod admit;
 mod board;
 mod carry;
+mod clamp;
 mod egress;
 mod error;
 mod fragment;

@@ -458,6 +458,8 @@ const VIRTUAL_SERVER: &[Group] = &[
         "syn_proxy",
         "laddr_group_name",
     ]),
+    // Of Sluice, unknown to keepalived.
+    used(&["mss_clamp"]),
     used_block(Context::RealServer, &["real_server"]),
     Group { body: Nothing, support: Accepted, names: &["delay_loop", "hashed"] },
     idle(&[
