@@ -63,6 +63,7 @@ fn table(c: &mut Criterion) {
             deadline: Tick::new(1 << 30),
             client_mac: None,
             return_hop: 0,
+            extension: None,
         };
         assert!(matches!(table.insert(&mut worker, &new), Insert::Created(_)));
     }

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use control::config::{
-    Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, ForwardingMethod, Idle, KernelPort, LoadOptions, Loaded,
-    Queues, SchedulerKind, XdpMode, load, parse_text,
+    Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, Idle, KernelPort,
+    LoadOptions, Loaded, Queues, SchedulerKind, XdpMode, load, parse_text,
 };
 use dataplane::ident::{CoreIndex, Protocol};
 use dataplane::service::MssClamp;
@@ -113,14 +113,18 @@ fn static_addresses_have_their_options() {
 fn the_dataplane_block_has_its_settings() {
     let config = config(
         "global_defs {\n lvs_timeouts tcp 100 udp 7\n}\ndataplane {\n workers 2 cores 1 3\n idle busy\n connections \
-         4000\n sloppy_tcp on\n kernel_port on rate 5\n timeouts { tcp 900 tcpfin 0 }\n interface eth0 {\n queues 2\n \
+         4000\n extensions 2000\n sloppy_tcp on\n kernel_port on rate 5\n timeouts { tcp 900 tcpfin 0 }\n interface eth0 {\n queues 2\n \
          mode native copy zerocopy\n checksum full\n busy_poll on budget 16\n }\n interface eth1 { queues all }\n}\n",
     );
     let dataplane = config.dataplane;
-    let workers = dataplane.workers.unwrap();
+    let workers = dataplane.workers.clone().unwrap();
     assert_eq!((workers.count, workers.cores), (2, vec![CoreIndex(1), CoreIndex(3)]));
     assert_eq!((dataplane.idle, dataplane.sloppy_tcp), (Idle::Busy, true));
     assert_eq!((dataplane.connections, dataplane.connections6), (4000, 1000));
+    let rooms = dataplane.capacities().map(|capacity| (capacity.flows, capacity.extensions));
+    assert_eq!(rooms, [(4000, 2000), (1000, 1000)]);
+    let default = DataplaneConfig::default().capacities().map(|capacity| capacity.extensions);
+    assert_eq!(default, [DataplaneConfig::CONNECTIONS / 4, DataplaneConfig::CONNECTIONS / 16]);
     assert_eq!(dataplane.kernel_port, Some(KernelPort { rate: 5 }));
     let seconds = |timeout: Option<Duration>| timeout.map(|timeout| timeout.as_secs());
     assert_eq!(seconds(dataplane.timeouts.tcp), Some(900));

@@ -65,6 +65,7 @@ counted! {
         NoDestination = "no_destination", "the service has no server that takes connections";
         DestinationGone = "destination_gone", "the flow's server was removed (as IPVS: silent until the flow ends)";
         TableFull = "table_full", "the flow table has no room for a new flow";
+        NoExtension = "no_extension", "the flow would need an extension record, and none is free";
         ReverseTaken = "reverse_taken", "every server tried already has a flow with the same client address and port";
         InsertContended = "insert_contended", "another worker was inserting the same flow for too long";
         TtlExceeded = "ttl_exceeded", "TTL or hop limit ran out; answered by ICMP within the limit";

@@ -7,16 +7,19 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use dataplane::clock::{Tick, Ticks};
-use dataplane::flow::{Direction, Ended, Find, FlowKey, FlowRef, FlowTable, Insert, NewFlow, V4, flag};
+use dataplane::flow::{
+    Capacity, Direction, Ended, Find, FlowKey, FlowRef, FlowTable, Insert, NewExtension, NewFlow, Shift, V4, flag,
+};
 use dataplane::ident::{NetPort, Protocol, WorkerIndex};
 use proptest::prelude::*;
 
 const FLOWS: u32 = 24;
+const RECORDS: u32 = 7;
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// Client number, server number (none: one-way), life in ticks, embryonic.
-    Insert(u8, Option<u8>, u8, bool),
+    /// Client number, server number (none: one-way), life in ticks, embryonic, extended.
+    Insert(u8, Option<u8>, u8, bool, bool),
     Lookup(u8, u8),
     End(u8),
     Refresh(u8, u8),
@@ -28,8 +31,8 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        8 => (0..40u8, prop::option::of(0..3u8), 0..80u8, any::<bool>())
-            .prop_map(|(client, server, life, embryonic)| Op::Insert(client, server, life, embryonic)),
+        8 => (0..40u8, prop::option::of(0..3u8), 0..80u8, any::<bool>(), any::<bool>())
+            .prop_map(|(client, server, life, embryonic, extended)| Op::Insert(client, server, life, embryonic, extended)),
         4 => (0..40u8, 0..3u8).prop_map(|(client, server)| Op::Lookup(client, server)),
         2 => (0..40u8).prop_map(Op::End),
         1 => (0..40u8, 0..80u8).prop_map(|(client, life)| Op::Refresh(client, life)),
@@ -67,6 +70,8 @@ struct Known {
     reverse: Option<FlowKey<Ipv4Addr>>,
     deadline: Tick,
     embryonic: bool,
+    /// What its extension record is to say.
+    shift: Option<u32>,
 }
 
 /// What should be in the table.
@@ -98,27 +103,46 @@ struct Run {
     now: Tick,
     /// Flows that ended since their grace period may have passed: only then may the table be full early.
     ended: u32,
+    /// Flows inserted so far: each record says which one it is of.
+    inserted: u32,
 }
 
 impl Run {
-    fn insert(&mut self, client: u8, server: Option<u8>, life: u8, embryonic: bool) {
+    fn insert(&mut self, client: u8, server: Option<u8>, life: u8, embryonic: bool, extended: bool) {
         let forward = forward(client);
         let reverse = server.map(|server| reverse(client, server));
         let deadline = self.now.after(Ticks(u32::from(life)));
         let flags = if embryonic { flag::EMBRYONIC } else { 0 };
-        let new =
-            NewFlow { forward, reverse, destination: 1, state: 2, flags, deadline, client_mac: None, return_hop: 0 };
+        self.inserted += 1;
+        let shift = extended.then_some(self.inserted);
+        let extension =
+            shift.map(|n| NewExtension { shifts: [Shift::by(n), Shift::default()], ..NewExtension::default() });
+        let new = NewFlow {
+            forward,
+            reverse,
+            destination: 1,
+            state: 2,
+            flags,
+            deadline,
+            client_mac: None,
+            return_hop: 0,
+            extension,
+        };
         let result = self.table.insert(&mut self.worker, &new);
         let known = self.model.flows.get(&forward);
         match result {
             Insert::Created(flow) => {
                 assert!(known.is_none());
                 assert!(reverse.is_none_or(|key| self.model.by_reverse(key).is_none()));
-                self.model.flows.insert(forward, Known { flow, reverse, deadline, embryonic });
+                self.model.flows.insert(forward, Known { flow, reverse, deadline, embryonic, shift });
                 return;
             }
             Insert::Adopted(flow) => assert_eq!(known.map(|known| known.flow), Some(flow)),
             Insert::ReverseTaken => assert!(reverse.is_some_and(|key| self.model.by_reverse(key).is_some())),
+            Insert::NoExtension => {
+                let used = self.model.flows.values().filter(|known| known.shift.is_some()).count() as u32;
+                assert!(extended && used + self.ended >= RECORDS, "no record too early");
+            }
             Insert::Contended => panic!("there is one worker"),
             Insert::Full => {
                 assert!(self.model.flows.len() as u32 + self.ended >= FLOWS, "full too early");
@@ -145,7 +169,9 @@ impl Run {
 
     fn step(&mut self, op: &Op) {
         match *op {
-            Op::Insert(client, server, life, embryonic) => self.insert(client, server, life, embryonic),
+            Op::Insert(client, server, life, embryonic, extended) => {
+                self.insert(client, server, life, embryonic, extended);
+            }
             Op::Lookup(client, server) => {
                 self.model.check(forward(client), self.table.lookup(&forward(client)));
                 self.model.check(reverse(client, server), self.table.lookup(&reverse(client, server)));
@@ -183,10 +209,13 @@ impl Run {
         assert_eq!(self.table.len() as usize, self.model.flows.len());
         let mut seen = 0;
         self.table.for_each(|entry| {
-            assert!(self.model.flows.contains_key(&entry.forward()));
+            let record = self.table.extension(entry).map(|record| record.shifts()[0].after);
+            assert_eq!(self.model.flows[&entry.forward()].shift, record);
             seen += 1;
         });
         assert_eq!(seen, self.model.flows.len());
+        let extended = self.model.flows.values().filter(|known| known.shift.is_some()).count();
+        assert_eq!(self.table.extensions_used() as usize, extended);
         for client in 0..40 {
             for server in 0..3 {
                 self.step(&Op::Lookup(client, server));
@@ -200,10 +229,10 @@ proptest! {
 
     #[test]
     fn the_table_does_what_a_map_does(ops in prop::collection::vec(op(), 1..300)) {
-        let table = FlowTable::anonymous(FLOWS, 1).unwrap();
+        let table = FlowTable::anonymous(Capacity { flows: FLOWS, extensions: RECORDS }, 1).unwrap();
         let worker = table.register(WorkerIndex(0)).unwrap();
         // Near the wrap of the clock.
-        let mut run = Run { table, worker, model: Model::default(), now: Tick::new(u32::MAX - 300), ended: 0 };
+        let mut run = Run { table, worker, model: Model::default(), now: Tick::new(u32::MAX - 300), ended: 0, inserted: 0 };
         for op in &ops {
             run.step(op);
         }

@@ -13,10 +13,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dataplane::clock::Tick;
-use dataplane::flow::{Find, FlowKey, FlowTable, FlowWorker, Insert, NewFlow, Opened, V4};
+use dataplane::flow::{
+    Capacity, Find, FlowKey, FlowTable, FlowWorker, Insert, NewExtension, NewFlow, Opened, Shift, V4,
+};
 use dataplane::ident::{NetPort, Protocol, WorkerIndex};
 
 const FLOWS: u32 = 20_000;
+/// Every fourth flow has an extension record.
+const CAPACITY: Capacity = Capacity { flows: FLOWS, extensions: FLOWS / 4 };
 const ROUNDS: u32 = 12;
 const CHILD: &str = "the_other_process";
 const NOW: Tick = Tick::new(5);
@@ -44,14 +48,21 @@ fn flow(n: u32, server: u32) -> NewFlow<V4> {
         deadline: Tick::new(1000),
         client_mac: None,
         return_hop: 0,
+        extension: extension(n, server),
     }
+}
+
+/// The record of a flow that has one.
+fn extension(n: u32, server: u32) -> Option<NewExtension> {
+    let shifts = [Shift::by(n), Shift::by(server)];
+    n.is_multiple_of(4).then_some(NewExtension { shifts, ..NewExtension::default() })
 }
 
 fn made(table: &FlowTable<V4>, w: &mut FlowWorker<V4>, n: u32, server: u32) -> bool {
     table.quiesce(w);
     match table.insert(w, &flow(n, server)) {
         Insert::Created(_) => true,
-        Insert::Adopted(_) | Insert::Contended | Insert::Full => false,
+        Insert::Adopted(_) | Insert::Contended | Insert::Full | Insert::NoExtension => false,
         Insert::ReverseTaken => panic!("nobody else has this reverse key"),
     }
 }
@@ -60,7 +71,7 @@ fn made(table: &FlowTable<V4>, w: &mut FlowWorker<V4>, n: u32, server: u32) -> b
 #[ignore = "started by the other test, as its second process"]
 fn the_other_process() {
     let path = env::var_os(VARIABLE).expect("run by the other test only");
-    let table = FlowTable::<V4>::join(Path::new(&path), FLOWS, 2).unwrap();
+    let table = FlowTable::<V4>::join(Path::new(&path), CAPACITY, 2).unwrap();
     let mut w = table.register(WorkerIndex(1)).unwrap();
     let mut out = std::io::stdout();
     writeln!(out, "ready").unwrap();
@@ -93,7 +104,7 @@ fn second_process(path: &Path) -> (Child, BufReader<std::process::ChildStdout>) 
 
 /// Runs both until the second is killed after about `kill_at` of the first's inserts. Gives who made which flow.
 fn run(path: &Path, kill_at: u32) -> HashMap<u32, u32> {
-    let (table, opened) = FlowTable::<V4>::open(path, FLOWS, 2, NOW).unwrap();
+    let (table, opened) = FlowTable::<V4>::open(path, CAPACITY, 2, NOW).unwrap();
     assert!(matches!(opened, Opened::Created), "{opened:?}");
     let mut w = table.register(WorkerIndex(0)).unwrap();
     let (mut child, out) = second_process(path);
@@ -118,7 +129,7 @@ fn run(path: &Path, kill_at: u32) -> HashMap<u32, u32> {
 }
 
 fn check(path: &Path, owners: &HashMap<u32, u32>) {
-    let (table, opened) = FlowTable::<V4>::open(path, FLOWS, 2, NOW).unwrap();
+    let (table, opened) = FlowTable::<V4>::open(path, CAPACITY, 2, NOW).unwrap();
     let mut seen = HashSet::new();
     table.for_each(|entry| assert!(seen.insert(entry.forward()), "{:?} is there twice", entry.forward()));
     assert_eq!(opened, Opened::Reopened { flows: seen.len() as u32 });
@@ -126,16 +137,23 @@ fn check(path: &Path, owners: &HashMap<u32, u32>) {
         let new = flow(*n, *server);
         let Find::Hit { flow, .. } = table.lookup(&new.forward) else { panic!("flow {n} is lost") };
         assert_eq!(table.entry(flow).destination(), *server);
+        let record = table.extension(table.entry(flow)).map(dataplane::flow::Extension::shifts);
+        assert_eq!(record, new.extension.map(|new| new.shifts), "the record of flow {n}");
         assert!(matches!(table.lookup(&new.reverse.unwrap()), Find::Hit { flow: same, .. } if same == flow));
     }
     // What was made but not told of, because the process died between the two, may be there: one flow.
     assert!(seen.len() <= owners.len() + 1, "{} flows, {} were made", seen.len(), owners.len());
-    // Every other entry is free.
+    // Every other entry is free, and every other record.
+    let extended = seen.iter().filter(|key| u32::from(key.source).is_multiple_of(4)).count();
+    assert_eq!(table.extensions_used() as usize, extended);
     let mut w = table.register(WorkerIndex(0)).unwrap();
-    for n in FLOWS..FLOWS * 2 - seen.len() as u32 {
-        assert!(made(&table, &mut w, n, 1), "entry {n} is lost");
+    for n in 0..FLOWS - seen.len() as u32 {
+        // The records go to the first of them.
+        let with_record = n < CAPACITY.extensions - extended as u32;
+        let n = FLOWS + if with_record { 4 * n } else { 4 * n + 1 };
+        assert!(made(&table, &mut w, n, 1), "entry or record {n} is lost");
     }
-    assert_eq!(table.insert(&mut w, &flow(FLOWS * 3, 1)), Insert::Full);
+    assert_eq!(table.insert(&mut w, &flow(FLOWS * 9, 1)), Insert::Full);
 }
 
 #[test]

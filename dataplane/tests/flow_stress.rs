@@ -38,6 +38,7 @@ fn flow(n: u32, server: u32) -> NewFlow<V4> {
         deadline: DEADLINE,
         client_mac: None,
         return_hop: 0,
+        extension: None,
     }
 }
 
@@ -72,7 +73,7 @@ fn work(table: &FlowTable<V4>, worker: u8, told: &Told) -> FlowWorker<V4> {
                     assert_eq!(table.entry(flow).forward(), new.forward);
                 }
                 Insert::Adopted(flow) => assert_eq!(table.entry(flow).forward(), new.forward),
-                Insert::ReverseTaken | Insert::Contended | Insert::Full => {}
+                Insert::ReverseTaken | Insert::Contended | Insert::Full | Insert::NoExtension => {}
             },
             1 => {
                 if let Find::Hit { flow, .. } = table.lookup(&new.forward) {

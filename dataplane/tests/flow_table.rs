@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dataplane::clock::{Tick, Ticks};
 use dataplane::flow::{
-    Direction, Ended, Family, Find, FlowKey, FlowRef, FlowTable, FlowWorker, Insert, NewFlow, Opened, TableError,
-    Unfit, V4, V6, flag,
+    Capacity, Direction, Ended, Family, Find, FlowKey, FlowRef, FlowTable, FlowWorker, Insert, NewExtension, NewFlow,
+    Opened, Shift, TableError, Unfit, V4, V6, flag,
 };
 use dataplane::ident::{MacAddr, NetPort, PortIndex, Protocol, WorkerIndex};
 
@@ -26,7 +26,17 @@ fn key<A>(source: A, destination: A, source_port: u16, destination_port: u16) ->
 }
 
 fn new<F: Family>(forward: FlowKey<F::Addr>, reverse: Option<FlowKey<F::Addr>>) -> NewFlow<F> {
-    NewFlow { forward, reverse, destination: 5, state: 1, flags: 0, deadline: LATER, client_mac: None, return_hop: 9 }
+    NewFlow {
+        forward,
+        reverse,
+        destination: 5,
+        state: 1,
+        flags: 0,
+        deadline: LATER,
+        client_mac: None,
+        return_hop: 9,
+        extension: None,
+    }
 }
 
 /// The n-th flow of a NAT service.
@@ -260,9 +270,38 @@ fn a_million_flows_stay_within_the_budget_of_memory() {
 }
 
 #[test]
+fn extended_flows_have_a_record_until_they_end() {
+    let extended = |n: u32| {
+        let extension = NewExtension { shifts: [Shift::by(n), Shift::default()], ..NewExtension::default() };
+        NewFlow { extension: Some(extension), ..nat(n) }
+    };
+    let table = FlowTable::<V4>::anonymous(Capacity { flows: 10, extensions: 2 }, 1).unwrap();
+    let mut w = table.register(WorkerIndex(0)).unwrap();
+    let first = create(&table, &mut w, &extended(1));
+    let plain = create(&table, &mut w, &nat(2));
+    create(&table, &mut w, &extended(3));
+    assert_eq!(table.insert(&mut w, &extended(4)), Insert::NoExtension);
+    assert_eq!(table.lookup(&nat(4).forward), Find::Miss);
+    assert_eq!(table.insert(&mut w, &extended(1)), Insert::NoExtension, "before it is known that the flow is there");
+    assert!(table.extension(table.entry(plain)).is_none());
+    assert_eq!(table.entry(first).state().flags() & flag::EXTENDED, flag::EXTENDED);
+    let record = table.extension(table.entry(first)).unwrap();
+    assert_eq!(record.shifts(), [Shift::by(1), Shift::default()]);
+    assert!(table.end(&mut w, first));
+    assert_eq!(record.shifts()[0], Shift::by(1), "readable until the next quiet point");
+    settle(&table, &mut w);
+    assert_eq!(table.extensions_used(), 1);
+    let again = create(&table, &mut w, &extended(4));
+    assert_eq!(table.extension(table.entry(again)).unwrap().shifts()[0], Shift::by(4));
+    assert_eq!(table.len(), 3);
+}
+
+#[test]
 fn impossible_sizes_are_refused() {
     assert!(matches!(FlowTable::<V4>::anonymous(0, 1), Err(TableError::Flows(0))));
     assert!(matches!(FlowTable::<V4>::anonymous(u32::MAX, 1), Err(TableError::Flows(u32::MAX))));
+    let many = Capacity { flows: 1, extensions: u32::MAX };
+    assert!(matches!(FlowTable::<V4>::anonymous(many, 1), Err(TableError::Extensions(u32::MAX))));
     assert!(matches!(FlowTable::<V4>::anonymous(1, 0), Err(TableError::Workers(0))));
     assert!(matches!(FlowTable::<V4>::anonymous(1, 65), Err(TableError::Workers(65))));
 }
@@ -303,6 +342,9 @@ fn a_file_of_something_else_is_replaced_and_says_why() {
     assert_eq!(opened(100), Opened::Replaced { why: Unfit::NoTable });
     assert_eq!(opened(100), Opened::Reopened { flows: 0 });
     assert_eq!(opened(2000), Opened::Replaced { why: Unfit::Flows(100) });
+    let fewer = Capacity { flows: 2000, extensions: 7 };
+    let replaced = FlowTable::<V4>::open(&path, fewer, 1, NOW).unwrap().1;
+    assert_eq!(replaced, Opened::Replaced { why: Unfit::Extensions(500) });
     let (six, opened) = FlowTable::<V6>::open(&path, 2000, 1, NOW).unwrap();
     assert_eq!(opened, Opened::Replaced { why: Unfit::Family(4) });
     drop(six);

@@ -118,6 +118,10 @@ fn general(lower: &mut Lower<'_>, statement: &Statement, config: &mut DataplaneC
                 }
             }
             "connections6" => *connections6 = connections(lower, word, &mut settings),
+            "extensions" => {
+                let number = settings.number(lower, word, 0..=MOST_CONNECTIONS, "number of connections");
+                config.extensions = number.and_then(|number| u32::try_from(number).ok());
+            }
             "sloppy_tcp" => config.sloppy_tcp = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w)),
             "kernel_port" => config.kernel_port = kernel_port(lower, word, &mut settings),
             _ => return unknown(lower, word, "`dataplane`"),

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, ServiceKey, Weight};
 use dataplane::service::MssClamp;
 use ipnet::IpNet;
@@ -151,6 +152,8 @@ pub struct DataplaneConfig {
     pub connections: u32,
     /// `connections6`: IPv6 flows that fit, 1 to 2^30; a quarter of `connections` where the file names none.
     pub connections6: u32,
+    /// `extensions`: flows of each family whose sequence numbers can be moved, 0 to 2^30. None: a quarter of all.
+    pub extensions: Option<u32>,
     /// `sloppy_tcp`: a TCP segment other than SYN may open a flow.
     pub sloppy_tcp: bool,
     /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
@@ -164,6 +167,14 @@ pub struct DataplaneConfig {
 impl DataplaneConfig {
     /// `connections` where the file names none.
     pub const CONNECTIONS: u32 = 1_048_576;
+
+    /// What the tables of IPv4 and IPv6 flows have room for.
+    pub fn capacities(&self) -> [Capacity; 2] {
+        [self.connections, self.connections6].map(|flows| match self.extensions {
+            Some(extensions) => Capacity { flows, extensions: extensions.min(flows) },
+            None => Capacity::from(flows),
+        })
+    }
 }
 
 impl Default for DataplaneConfig {
@@ -173,6 +184,7 @@ impl Default for DataplaneConfig {
             idle: Idle::default(),
             connections: Self::CONNECTIONS,
             connections6: Self::CONNECTIONS / 4,
+            extensions: None,
             sloppy_tcp: false,
             timeouts: TimeoutOverrides::default(),
             interfaces: Vec::new(),

@@ -61,6 +61,9 @@ pub fn needs_restart(old: &Config, new: &Config, ports: &[PortPlan], new_ports: 
         .filter(|(_, before, after)| before != after)
         .map(|(name, before, after)| format!("`{name}` stays {before} until a restart makes it {after}"))
         .collect();
+    if before.extensions != after.extensions {
+        waiting.push("`extensions` takes effect at a restart".to_owned());
+    }
     if before.workers != after.workers {
         waiting.push("`workers` takes effect at a restart".to_owned());
     }

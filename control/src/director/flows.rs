@@ -46,9 +46,10 @@ pub fn open(state: &StateDir, config: &DataplaneConfig, workers: usize) -> Resul
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
     made.map_err(|source| FlowsError::Directory { path: directory.clone(), source })?;
     let now = Tick::at(clock::since_boot());
-    let (v4, opened) = FlowTable::<V4>::open(&directory.join("flows4"), config.connections, workers, now)?;
+    let [capacity4, capacity6] = config.capacities();
+    let (v4, opened) = FlowTable::<V4>::open(&directory.join("flows4"), capacity4, workers, now)?;
     tell("IPv4", opened);
-    let (v6, opened) = FlowTable::<V6>::open(&directory.join("flows6"), config.connections6, workers, now)?;
+    let (v6, opened) = FlowTable::<V6>::open(&directory.join("flows6"), capacity6, workers, now)?;
     tell("IPv6", opened);
     tracing::info!(bytes = v4.memory() + v6.memory(), "flow tables are open");
     Ok(Flows { v4, v6, slots })

@@ -36,7 +36,7 @@ use crate::state_dir::{Lock, StateDir, StateDirError};
 use journal::{Journal, JournalError};
 use machine::MachineError;
 use options::RunOptions;
-use refusals::Refusals;
+use refusals::Watch;
 use serve::Director;
 
 /// Questions of the API that may wait.
@@ -146,7 +146,7 @@ async fn live(
         refused: None,
         compile_error: None,
         stalled: BTreeSet::new(),
-        refusals: Refusals::default(),
+        refusals: Watch::default(),
     };
     for finding in &director.parts.compiled.findings {
         tracing::warn!("{finding}");

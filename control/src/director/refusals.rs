@@ -10,26 +10,42 @@ use dataplane::worker::Shared;
 /// The shortest time between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What was said of refusals so far.
+/// What was said of one reason's refusals so far.
 #[derive(Debug, Default)]
-pub(super) struct Refusals {
+struct Refusals {
     told: u64,
     last: Option<Instant>,
 }
 
-impl Refusals {
+/// What was said of refusals for each reason.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    full: Refusals,
+    extensions: Refusals,
+}
+
+impl Watch {
     /// Warns of flows refused since the last warning.
-    pub(super) fn watch(&mut self, shared: &Shared) {
-        let refused = shared.boards.iter().map(|board| board.counters.drop(Drop::TableFull).read()).sum();
-        if let Some(new) = self.news(refused, Instant::now()) {
+    pub(super) fn look(&mut self, shared: &Shared) {
+        let refused = |reason| shared.boards.iter().map(|board| board.counters.drop(reason).read()).sum();
+        if let Some(new) = self.full.news(refused(Drop::TableFull), Instant::now()) {
             let (ipv4, ipv6) = (shared.flows4.capacity(), shared.flows6.capacity());
             tracing::warn!(
                 "the flow table is full: {new} packets that would have opened a flow were dropped (there is room for \
                  {ipv4} IPv4 and {ipv6} IPv6 flows); raise `connections` or `connections6` in the dataplane block"
             );
         }
+        if let Some(new) = self.extensions.news(refused(Drop::NoExtension), Instant::now()) {
+            let (ipv4, ipv6) = (shared.flows4.extension_capacity(), shared.flows6.extension_capacity());
+            tracing::warn!(
+                "no flow more can shift sequences: {new} packets that would have opened one were dropped (there is \
+                 room for {ipv4} such IPv4 and {ipv6} IPv6 flows); raise `extensions` in the dataplane block"
+            );
+        }
     }
+}
 
+impl Refusals {
     /// How many are new, if it is time to say so.
     fn news(&mut self, refused: u64, now: Instant) -> Option<u64> {
         let is_early = self.last.is_some_and(|last| now.duration_since(last) < PAUSE);

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::configuration::{self, needs_restart};
 use super::options::RunOptions;
-use super::refusals::Refusals;
+use super::refusals::Watch;
 use super::report::{self, Parts};
 use super::start::{Started, effective};
 use super::{DirectorError, Line};
@@ -47,7 +47,7 @@ pub(super) struct Director {
     /// Why the machine as it is now could not be compiled.
     pub(super) compile_error: Option<String>,
     pub(super) stalled: BTreeSet<WorkerIndex>,
-    pub(super) refusals: Refusals,
+    pub(super) refusals: Watch,
 }
 
 impl Director {
@@ -76,7 +76,7 @@ impl Director {
                     if looks % LOOKS_TO_TEND == 0 {
                         self.tend().await;
                         self.let_go().await;
-                        self.refusals.watch(&self.parts.shared);
+                        self.refusals.look(&self.parts.shared);
                     }
                 }
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::counters::{Event, WorkerCounters};
-use dataplane::flow::{Direction, Find, FlowKey, FlowTable};
+use dataplane::flow::{Capacity, Direction, Find, FlowKey, FlowTable};
 use dataplane::ident::{Endpoint, MAX_WORKERS, PortIndex, Protocol, WorkerIndex};
 use dataplane::port::PcapPorts;
 use dataplane::service::DestinationSlot;
@@ -56,8 +56,12 @@ impl Engine {
         let compiled = compile::compile(config, topology, &ports, &mut slots, None)?;
         // A packet opens one flow at most: no need for memory that millions of flows would take.
         let most = u32::try_from(2 * arrivals.len() + 1024).unwrap_or(u32::MAX);
-        let flows4 = FlowTable::anonymous(config.dataplane.connections.min(most), workers)?;
-        let flows6 = FlowTable::anonymous(config.dataplane.connections6.min(most), workers)?;
+        let fitting = config
+            .dataplane
+            .capacities()
+            .map(|capacity| Capacity { flows: capacity.flows.min(most), extensions: capacity.extensions.min(most) });
+        let flows4 = FlowTable::anonymous(fitting[0], workers)?;
+        let flows6 = FlowTable::anonymous(fitting[1], workers)?;
         let shared = Arc::new(Shared::new(Arc::new(compiled.snapshot), flows4, flows6, workers, ports.len()));
         let now = arrivals.first().map_or(Duration::ZERO, |arrival| arrival.time);
         let worker = |n| Worker::new(WorkerIndex(n as u8), Arc::clone(&shared), PcapPorts::new(ports.len()), now);

@@ -43,7 +43,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Looks at the next `budget` entries (of all workers' common round) and ends the flows whose deadline has passed;
     /// while fewer entries are free than [`Table::low_water`], embryonic ones too. `expired` gets each, ended.
     pub fn sweep(&self, w: &mut FlowWorker<F>, now: Tick, budget: u32, mut expired: impl FnMut(&FlowEntry<F>, Ended)) {
-        let numbers = &self.store.shared().numbers.0;
+        let numbers = &self.store.shared().entries.counts.0;
         let used = numbers.fresh.load(Ordering::Relaxed);
         let budget = budget.min(used);
         if budget == 0 {
@@ -75,7 +75,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Shows every live flow once, for the control thread. Flows that come or go meanwhile may be left out.
     pub fn for_each(&self, mut show: impl FnMut(&FlowEntry<F>)) {
         let _one = self.control.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = self.store.shared().numbers.0.fresh.load(Ordering::Acquire) as usize;
+        let used = self.store.shared().entries.counts.0.fresh.load(Ordering::Acquire) as usize;
         let entries = self.store.entries();
         for step in entries[..used.min(entries.len())].chunks(CONTROL_STEP) {
             self.as_control(|| step.iter().filter(|entry| entry.state().is_live()).for_each(&mut show));

@@ -1,10 +1,10 @@
 //! One flow: its two keys, its state, its timer and its ways. One cache line for IPv4, two for IPv6.
 //!
 //! Every field may be read while another worker writes it. State, flags, life and generation are one word, so that a
-//! transition is one compare-and-swap and has one winner. IPv4 entries have 4 bytes to spare (the number of an
-//! extension record for flows that shift sequences belongs there), IPv6 entries 20; rarely used fields get an array
-//! of their own, for which the budget of 128 bytes a flow leaves about 30.
+//! transition is one compare-and-swap and has one winner. IPv4 entries are full, IPv6 entries have 16 bytes to
+//! spare; what only some flows need stands in a record beside ([`Extension`](super::Extension)).
 
+use super::extension::NewExtension;
 use super::key::{Family, FlowKey};
 use super::slot::Direction;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
@@ -15,6 +15,10 @@ use crate::ident::{MacAddr, PortIndex};
 pub mod flag {
     /// The flow is not established yet: it may be evicted when the table is nearly full.
     pub const EMBRYONIC: u16 = 1 << 15;
+    /// The flow has an extension record: set by the table when it is inserted with one.
+    pub const EXTENDED: u16 = 1 << 14;
+    /// The server has not been told the client's address yet: its packets get the TOA option or a PROXY header.
+    pub const INFO_DUE: u16 = 1 << 10;
 }
 
 /// A flow that was found: valid until the finder's next quiet point. Across bursts, keep [`FlowRef::index`] and
@@ -116,6 +120,8 @@ pub struct NewFlow<F: Family> {
     pub client_mac: Option<(MacAddr, PortIndex)>,
     /// The way back to the client; the table does not look into it.
     pub return_hop: u32,
+    /// The extension record, for a flow that needs one: one of the pool's is taken and gets these values.
+    pub extension: Option<NewExtension>,
 }
 
 /// A flow in the table.
@@ -131,6 +137,8 @@ pub struct FlowEntry<F: Family> {
     deadline: AtomicU32,
     destination: AtomicU32,
     return_hop: AtomicU32,
+    /// The number of its extension record plus one; 0 without.
+    extension: AtomicU32,
 }
 
 #[cfg(not(loom))]
@@ -152,6 +160,7 @@ impl<F: Family> FlowEntry<F> {
             deadline: AtomicU32::new(0),
             destination: AtomicU32::new(0),
             return_hop: AtomicU32::new(0),
+            extension: AtomicU32::new(0),
         }
     }
 
@@ -255,6 +264,17 @@ impl<F: Family> FlowEntry<F> {
         self.state().flags() & flag::EMBRYONIC != 0
     }
 
+    /// The number of the flow's extension record.
+    #[inline]
+    pub(super) fn extension(&self) -> Option<u32> {
+        self.extension.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(super) fn set_extension(&self, number: Option<u32>) {
+        self.extension.store(number.map_or(0, |number| number + 1), Ordering::Relaxed);
+    }
+
     /// The packed key of a direction.
     #[inline]
     pub(super) fn words(&self, direction: Direction) -> F::Words {
@@ -274,9 +294,10 @@ impl<F: Family> FlowEntry<F> {
         F::holds(cells, words)
     }
 
-    /// Writes a flow into a free entry, which only the caller knows. Gives the new generation.
+    /// Writes a flow into a free entry, which only the caller knows, with the number of its extension record. Gives
+    /// the new generation.
     #[inline]
-    pub(super) fn write(&self, new: &NewFlow<F>) -> u32 {
+    pub(super) fn write(&self, new: &NewFlow<F>, extension: Option<u32>) -> u32 {
         let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
         F::store(&self.forward, &F::pack(&new.forward));
         F::store(&self.reverse, &new.reverse.as_ref().map(F::pack).unwrap_or_default());
@@ -284,7 +305,9 @@ impl<F: Family> FlowEntry<F> {
         self.deadline.store(new.deadline.raw(), Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);
         self.return_hop.store(new.return_hop, Ordering::Relaxed);
-        let word = StateWord::new(generation, new.state, new.flags, Life::Inserting);
+        self.extension.store(extension.map_or(0, |number| number + 1), Ordering::Relaxed);
+        let flags = if extension.is_some() { new.flags | flag::EXTENDED } else { new.flags & !flag::EXTENDED };
+        let word = StateWord::new(generation, new.state, flags, Life::Inserting);
         self.word.store(word.0, Ordering::Release);
         generation
     }

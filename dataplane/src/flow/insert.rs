@@ -11,6 +11,7 @@
 //! holds no tentative slot, so waits form no circle.
 
 use super::entry::{FlowEntry, FlowRef, Life, NewFlow};
+use super::extension::NewExtension;
 use super::hash::KeyHash;
 use super::key::Family;
 use super::lookup::slot;
@@ -37,6 +38,8 @@ pub enum Insert {
     Contended,
     /// No entry is free, or both buckets of a key are full.
     Full,
+    /// The flow needs an extension record, and none is free.
+    NoExtension,
 }
 
 /// A key on its way into the index.
@@ -85,13 +88,26 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             return Insert::Full;
         };
         let entry = self.entry_at(index);
-        let flow = FlowRef { index, generation: entry.write(new) };
+        let extension = new.extension.as_ref().and_then(|extension| self.extend(w, extension));
+        let flow = FlowRef { index, generation: entry.write(new, extension) };
+        if new.extension.is_some() && extension.is_none() {
+            entry.set_life(Life::Dead);
+            self.retire(w, index);
+            return Insert::NoExtension;
+        }
         let result = self.place_both(entry, flow, new);
         if !matches!(result, Insert::Created(_)) {
             entry.set_life(Life::Dead);
             self.retire(w, index);
         }
         result
+    }
+
+    /// Takes an extension record and writes it.
+    fn extend(&self, w: &mut FlowWorker<F>, new: &NewExtension) -> Option<u32> {
+        let number = self.take_extension(w)?;
+        self.store.extensions().get(number as usize)?.write(new);
+        Some(number)
     }
 
     fn place_both(&self, entry: &FlowEntry<F>, flow: FlowRef, new: &NewFlow<F>) -> Insert {

@@ -26,7 +26,7 @@ fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
 }
 
 fn table(flows: u32, workers: usize) -> Arc<Small> {
-    sized(Geometry::new(flows, 2), workers)
+    sized(Geometry::new(flows, flows, 2), workers)
 }
 
 fn sized(geometry: Geometry, workers: usize) -> Arc<Small> {
@@ -54,6 +54,7 @@ fn flow(forward: FlowKey<Ipv4Addr>, reverse: Option<FlowKey<Ipv4Addr>>) -> NewFl
         deadline: Tick::new(100),
         client_mac: None,
         return_hop: 0,
+        extension: None,
     }
 }
 
@@ -125,7 +126,7 @@ fn a_one_way_flow_on_three_workers_is_one() {
 #[test]
 fn workers_that_see_the_buckets_differently_make_one_flow() {
     model(3, || {
-        let table = sized(Geometry { flows: 4, buckets: 2 }, 2);
+        let table = sized(Geometry { flows: 4, buckets: 2, extensions: 0 }, 2);
         let first = |key| table.hash(&key).buckets(2)[0];
         let gone = key(9, 9);
         let wanted = (0..).map(|n| key(n, 2)).find(|key| first(*key) == first(gone)).unwrap();
@@ -216,6 +217,69 @@ fn two_workers_end_one_flow_once() {
         let mine = table.end(&mut w, old);
         assert!(mine ^ ender.join().unwrap());
         assert_eq!((committed(&table, key(1, 2)), committed(&table, key(3, 1))), (0, 0));
+    });
+}
+
+#[test]
+fn the_loser_of_two_extended_inserts_gives_its_record_back() {
+    model(2, || {
+        let table = sized(Geometry::new(2, 2, 2), 2);
+        let extended = |n| {
+            let extension = NewExtension { shifts: [Shift::by(n), Shift::default()], ..NewExtension::default() };
+            NewFlow { extension: Some(extension), ..flow(key(1, 2), None) }
+        };
+        let results = race(&table, &[extended(1), extended(2)]);
+        assert_eq!(created(&results), 1, "{results:?}");
+        let Find::Hit { flow, .. } = table.lookup(&key(1, 2)) else { panic!() };
+        let winner = results.iter().position(|result| *result == Insert::Created(flow)).unwrap();
+        let record = table.extension(table.entry(flow)).unwrap();
+        assert_eq!(record.shifts()[0], Shift::by(winner as u32 + 1), "the record is the winner's own");
+    });
+}
+
+#[test]
+fn a_record_is_not_another_flows_while_it_is_held() {
+    model(2, || {
+        let table = sized(Geometry::new(2, 1, 2), 2);
+        let extended = |source| {
+            let extension = NewExtension { shifts: [Shift::by(source); 2], ..NewExtension::default() };
+            NewFlow { extension: Some(extension), ..flow(key(source, 2), None) }
+        };
+        let mut w = table.register(WorkerIndex(0)).unwrap();
+        let mut reader = table.register(WorkerIndex(1)).unwrap();
+        let Insert::Created(old) = table.insert(&mut w, &extended(1)) else { panic!() };
+        let other = table.clone();
+        let read = thread::spawn(move || {
+            if let Find::Hit { flow, .. } = other.lookup(&key(1, 2)) {
+                let record = other.extension(other.entry(flow)).unwrap();
+                assert_eq!(record.shifts()[1], Shift::by(1), "reused under the reader");
+            }
+            other.offline(&mut reader);
+        });
+        assert!(table.end(&mut w, old));
+        for _ in 0..2 {
+            table.quiesce(&mut w);
+        }
+        if let Insert::Created(new) = table.insert(&mut w, &extended(7)) {
+            assert_eq!(table.extension(table.entry(new)).unwrap().shifts()[0], Shift::by(7));
+        }
+        read.join().unwrap();
+    });
+}
+
+#[test]
+fn a_shift_is_read_whole() {
+    model(3, || {
+        let record = Arc::new(Extension::free());
+        let other = record.clone();
+        let writer = thread::spawn(move || {
+            other.set_shift(Direction::Reverse, Shift { from: 1, before: 1, after: 1 });
+        });
+        if let Some([_, Shift { from, before, after }]) = record.try_shifts() {
+            assert!(from == before && before == after, "{from} {before} {after}");
+        }
+        writer.join().unwrap();
+        assert_eq!(record.shifts()[1], Shift { from: 1, before: 1, after: 1 });
     });
 }
 

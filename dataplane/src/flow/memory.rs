@@ -1,8 +1,9 @@
 //! A flow table's storage in one mapping: anonymous, or a file that outlives the process. All unsafe code of the flow
 //! table is here.
 //!
-//! Layout: label, shared words, readers, buckets, entries, links, each from a cache line's start. Memory of zeros is
-//! an empty table; the label's magic is written last, so a file that was never finished is known by its absence.
+//! Layout: label, shared words, readers, buckets, entries, links, extension records, their links, each
+//! from a cache line's start. Memory of zeros is an empty table; the label's magic is written last, so a file that was never
+//! finished is known by its absence.
 
 #![allow(unsafe_code)]
 
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::entry::FlowEntry;
+use super::extension::Extension;
 use super::hash::KEY_WORDS;
 use super::key::Family;
 use super::slot::Bucket;
@@ -23,7 +25,7 @@ use super::storage::{Geometry, READERS, Reader, Shared, Storage};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEFT");
 /// To be raised when the meaning of any byte of the mapping changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a table's file says of itself.
 #[repr(C, align(64))]
@@ -33,6 +35,7 @@ struct Label {
     family: AtomicU32,
     flows: AtomicU32,
     buckets: AtomicU32,
+    extensions: AtomicU32,
     boot: [AtomicU64; 2],
     key: [AtomicU64; KEY_WORDS],
 }
@@ -48,6 +51,8 @@ pub(super) enum Content {
     Family(u32),
     /// A table of other sizes.
     Flows(u32),
+    /// A table with another number of extension records.
+    Extensions(u32),
     /// A table made before the machine was last booted: its clock means nothing now.
     Boot,
     /// A table as asked for.
@@ -71,6 +76,8 @@ struct Offsets {
     buckets: usize,
     entries: usize,
     links: usize,
+    extensions: usize,
+    extension_links: usize,
     end: usize,
 }
 
@@ -82,8 +89,10 @@ impl Offsets {
         let buckets = line(readers + READERS * size_of::<Reader>());
         let entries = line(buckets + geometry.buckets as usize * size_of::<Bucket<8>>());
         let links = line(entries + geometry.flows as usize * size_of::<FlowEntry<F>>());
-        let end = line(links + geometry.flows as usize * size_of::<AtomicU32>());
-        Self { shared, readers, buckets, entries, links, end }
+        let extensions = line(links + geometry.flows as usize * size_of::<AtomicU32>());
+        let extension_links = line(extensions + geometry.extensions as usize * size_of::<Extension>());
+        let end = line(extension_links + geometry.extensions as usize * size_of::<AtomicU32>());
+        Self { shared, readers, buckets, entries, links, extensions, extension_links, end }
     }
 }
 
@@ -141,6 +150,9 @@ impl<F: Family> Mapping<F> {
         if read(&label.flows) != self.geometry.flows || read(&label.buckets) != self.geometry.buckets {
             return Content::Flows(read(&label.flows));
         }
+        if read(&label.extensions) != self.geometry.extensions {
+            return Content::Extensions(read(&label.extensions));
+        }
         let boot = [&label.boot[0], &label.boot[1]].map(|cell| cell.load(Ordering::Relaxed));
         if boot == boot_id() { Content::Table } else { Content::Boot }
     }
@@ -152,6 +164,7 @@ impl<F: Family> Mapping<F> {
         label.family.store(F::NUMBER, Ordering::Relaxed);
         label.flows.store(self.geometry.flows, Ordering::Relaxed);
         label.buckets.store(self.geometry.buckets, Ordering::Relaxed);
+        label.extensions.store(self.geometry.extensions, Ordering::Relaxed);
         for (cell, word) in label.boot.iter().zip(boot_id()) {
             cell.store(word, Ordering::Relaxed);
         }
@@ -159,7 +172,8 @@ impl<F: Family> Mapping<F> {
             cell.store(word, Ordering::Relaxed);
         }
         self.shared().epoch.0.store(1, Ordering::Relaxed);
-        self.shared().numbers.0.free.store(self.geometry.flows, Ordering::Relaxed);
+        self.shared().entries.counts.0.free.store(self.geometry.flows, Ordering::Relaxed);
+        self.shared().extensions.counts.0.free.store(self.geometry.extensions, Ordering::Relaxed);
         label.magic.store(MAGIC, Ordering::Release);
     }
 
@@ -215,6 +229,16 @@ impl<F: Family> Storage<F, 8> for Mapping<F> {
     #[inline]
     fn links(&self) -> &[super::sync::AtomicU32] {
         self.part(self.offsets.links, self.geometry.flows as usize)
+    }
+
+    #[inline]
+    fn extensions(&self) -> &[Extension] {
+        self.part(self.offsets.extensions, self.geometry.extensions as usize)
+    }
+
+    #[inline]
+    fn extension_links(&self) -> &[super::sync::AtomicU32] {
+        self.part(self.offsets.extension_links, self.geometry.extensions as usize)
     }
 
     #[cfg(all(target_arch = "x86_64", not(loom)))]
@@ -336,7 +360,7 @@ mod tests {
             });
             let bucket = |offset: usize| Bucket(std::array::from_fn(|i| AtomicU64::new(word(tags[offset + i]))));
             let (one, two) = (bucket(0), bucket(8));
-            let mapping = Mapping::<V4>::anonymous(Geometry::new(1, 8)).unwrap();
+            let mapping = Mapping::<V4>::anonymous(Geometry::new(1, 0, 8)).unwrap();
             for (pattern, mask) in [(SlotWord::pattern(wanted), MATCH), (0, OCCUPIED)] {
                 let scalar = one.matches(pattern, mask) | two.matches(pattern, mask) << 8;
                 prop_assert_eq!(mapping.matches([&one, &two], pattern, mask), scalar);

@@ -5,6 +5,7 @@
 
 mod end;
 mod entry;
+mod extension;
 mod hash;
 #[cfg(any(test, loom))]
 mod heap;
@@ -15,6 +16,7 @@ mod lookup;
 mod loom_tests;
 mod memory;
 mod open;
+mod pool;
 mod reclaim;
 mod repair;
 mod slot;
@@ -24,12 +26,13 @@ mod table;
 
 pub use end::Ended;
 pub use entry::{FlowEntry, FlowRef, NewFlow, StateWord, flag};
+pub use extension::{Extension, FlowLink, NewExtension, Shift, Terms};
 pub use hash::KeyHash;
 pub use insert::Insert;
 pub use key::{Family, FlowKey, V4, V6};
 pub use lookup::{Find, Probe};
 pub use memory::Mapping;
-pub use open::{FlowTable, Opened, TableError, Unfit};
+pub use open::{Capacity, FlowTable, Opened, TableError, Unfit};
 pub use reclaim::FlowWorker;
 pub use slot::Direction;
 pub use storage::Storage;

@@ -15,12 +15,31 @@ use crate::ident::MAX_WORKERS;
 /// The flow table of a director: in a mapping, with buckets of one cache line.
 pub type FlowTable<F> = Table<F, Mapping<F>, 8>;
 
+/// How much fits into a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Flows, 1 to 2^30.
+    pub flows: u32,
+    /// Those of them that can have an extension record, 0 to 2^30.
+    pub extensions: u32,
+}
+
+impl From<u32> for Capacity {
+    /// So many flows, a quarter of which can be extended.
+    fn from(flows: u32) -> Self {
+        Self { flows, extensions: flows / 4 }
+    }
+}
+
 /// A flow table that cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The number of flows is out of range.
     #[error("a flow table for {0} connections is not possible: choose 1 to {max}", max = Geometry::MAX_FLOWS)]
     Flows(u32),
+    /// The number of extension records is out of range.
+    #[error("a flow table for {0} extended connections is not possible: choose 0 to {max}", max = Geometry::MAX_FLOWS)]
+    Extensions(u32),
     /// The number of workers is out of range.
     #[error("a flow table for {0} workers is not possible: choose 1 to {MAX_WORKERS}")]
     Workers(usize),
@@ -78,6 +97,9 @@ pub enum Unfit {
     /// It is of another size.
     #[error("it is for {0} connections")]
     Flows(u32),
+    /// It has another number of extension records.
+    #[error("it is for {0} extended connections")]
+    Extensions(u32),
     /// It is older than the machine's last boot.
     #[error("it was made before the machine was last booted")]
     Boot,
@@ -101,9 +123,10 @@ pub enum Opened {
 }
 
 impl<F: Family> FlowTable<F> {
-    /// A table for `flows` flows (1 to 2^30) and `workers` workers (1 to [`MAX_WORKERS`]) that ends with the process.
-    pub fn anonymous(flows: u32, workers: usize) -> Result<Self, TableError> {
-        let geometry = geometry(flows, workers)?;
+    /// A table of this capacity (or number of flows) for `workers` workers (1 to [`MAX_WORKERS`]) that ends with the
+    /// process.
+    pub fn anonymous(capacity: impl Into<Capacity>, workers: usize) -> Result<Self, TableError> {
+        let geometry = geometry(capacity.into(), workers)?;
         let key = random_key().map_err(TableError::Random)?;
         let mapping = Mapping::anonymous(geometry).map_err(|source| memory::<F>(geometry, source))?;
         mapping.found(key);
@@ -115,8 +138,13 @@ impl<F: Family> FlowTable<F> {
     ///
     /// # Errors
     /// Also [`TableError::InUse`], when another process has it open.
-    pub fn open(path: &Path, flows: u32, workers: usize, now: Tick) -> Result<(Self, Opened), TableError> {
-        let geometry = geometry(flows, workers)?;
+    pub fn open(
+        path: &Path,
+        capacity: impl Into<Capacity>,
+        workers: usize,
+        now: Tick,
+    ) -> Result<(Self, Opened), TableError> {
+        let geometry = geometry(capacity.into(), workers)?;
         let file = owned(path)?;
         let failed = |source| TableError::File { path: path.to_owned(), source };
         let before = file.metadata().map_err(failed)?.len();
@@ -141,8 +169,8 @@ impl<F: Family> FlowTable<F> {
 
     /// Joins the table that another process owns, as it is: for a second process on the same flows. The owner must
     /// have it open, and the two must register different workers.
-    pub fn join(path: &Path, flows: u32, workers: usize) -> Result<Self, TableError> {
-        let geometry = geometry(flows, workers)?;
+    pub fn join(path: &Path, capacity: impl Into<Capacity>, workers: usize) -> Result<Self, TableError> {
+        let geometry = geometry(capacity.into(), workers)?;
         let failed = |source| TableError::File { path: path.to_owned(), source };
         let file = options().open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() < Mapping::<F>::size(geometry) as u64 {
@@ -159,14 +187,17 @@ impl<F: Family> FlowTable<F> {
     }
 }
 
-fn geometry(flows: u32, workers: usize) -> Result<Geometry, TableError> {
+fn geometry(Capacity { flows, extensions }: Capacity, workers: usize) -> Result<Geometry, TableError> {
     if !(1..=Geometry::MAX_FLOWS).contains(&flows) {
         return Err(TableError::Flows(flows));
+    }
+    if extensions > Geometry::MAX_FLOWS {
+        return Err(TableError::Extensions(extensions));
     }
     if !(1..=MAX_WORKERS).contains(&workers) {
         return Err(TableError::Workers(workers));
     }
-    Ok(Geometry::new(flows, 8))
+    Ok(Geometry::new(flows, extensions, 8))
 }
 
 fn memory<F: Family>(geometry: Geometry, source: io::Error) -> TableError {
@@ -180,6 +211,7 @@ fn unfit(content: Content) -> Option<Unfit> {
         Content::Version(version) => Some(Unfit::Version(version)),
         Content::Family(family) => Some(Unfit::Family(family)),
         Content::Flows(flows) => Some(Unfit::Flows(flows)),
+        Content::Extensions(extensions) => Some(Unfit::Extensions(extensions)),
         Content::Boot => Some(Unfit::Boot),
     }
 }

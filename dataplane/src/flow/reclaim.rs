@@ -1,4 +1,4 @@
-//! Free entries and when one is free: the shared free list, workers' caches, and grace periods.
+//! Free entries and extension records, and when one is free: grace periods.
 //!
 //! An entry whose keys were unlinked may still be held by workers that found it before. It is tagged with the epoch
 //! and comes back two epochs later; the epoch advances only when every online reader announced it at a quiet point,
@@ -6,46 +6,33 @@
 
 use std::marker::PhantomData;
 
-use arrayvec::ArrayVec;
-
 use super::key::Family;
+use super::pool::{Pool, Reserve};
 use super::storage::{CONTROL, Reader, Storage};
 use super::sync::{Ordering, fence};
 use super::table::Table;
 use crate::ident::WorkerIndex;
 
-/// Entries that a worker takes from the free list at once, as long as there are plenty.
-const BATCH: u32 = if cfg!(loom) { 1 } else { 32 };
-
 /// The epoch of a reader that is not online.
 const OFFLINE: u64 = 0;
 
-/// One worker's handle on a table: its reserve of free entries and the ended flows that wait for their grace period.
-/// It belongs to the table that made it.
+/// One worker's handle on a table: its reserves of free entries and extension records, and those of ended flows that
+/// wait for their grace period. It belongs to the table that made it.
 #[derive(Debug)]
 pub struct FlowWorker<F: Family> {
     reader: usize,
     epoch: u64,
-    cache: ArrayVec<u32, { BATCH as usize }>,
-    limbo: [Chain; 3],
-    /// What the table was last told that this worker holds back.
-    told: u32,
+    entries: Reserve,
+    extensions: Reserve,
+    /// What the table was last told that this worker holds back: entries, extension records.
+    told: [u32; 2],
     family: PhantomData<F>,
-}
-
-/// Ended entries of one epoch, linked by the links of the free list.
-#[derive(Clone, Copy, Debug, Default)]
-struct Chain {
-    epoch: u64,
-    first: u32,
-    last: u32,
-    count: u32,
 }
 
 impl<F: Family> FlowWorker<F> {
     #[inline]
-    fn waiting(&self) -> u32 {
-        self.limbo.iter().map(|chain| chain.count).sum()
+    fn is_waiting(&self) -> bool {
+        self.entries.waiting() + self.extensions.waiting() > 0
     }
 }
 
@@ -58,9 +45,9 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         let mut handle = FlowWorker {
             reader,
             epoch: OFFLINE,
-            cache: ArrayVec::new(),
-            limbo: [Chain::default(); 3],
-            told: 0,
+            entries: Reserve::default(),
+            extensions: Reserve::default(),
+            told: [0; 2],
             family: PhantomData,
         };
         self.online(&mut handle);
@@ -78,12 +65,16 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         if now != w.epoch {
             self.announce(w, now);
         }
-        if w.waiting() > 0 {
+        if w.is_waiting() {
             self.advance(w);
-            self.reclaim(w);
+            self.entries().reclaim(&mut w.entries, w.epoch);
+            self.extensions().reclaim(&mut w.extensions, w.epoch);
         }
-        if !w.cache.is_empty() && self.is_scarce() {
-            self.give_back(w);
+        if w.entries.is_stocked() && self.entries().is_scarce() {
+            self.entries().give_back(&mut w.entries);
+        }
+        if w.extensions.is_stocked() && self.extensions().is_scarce() {
+            self.extensions().give_back(&mut w.extensions);
         }
         self.tell(w);
     }
@@ -94,7 +85,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             return;
         }
         self.quiesce(w);
-        self.give_back(w);
+        self.entries().give_back(&mut w.entries);
+        self.extensions().give_back(&mut w.extensions);
         self.tell(w);
         w.epoch = OFFLINE;
         self.reader(w).epoch.store(OFFLINE, Ordering::Release);
@@ -124,56 +116,59 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Takes a free entry; `None` when there is none.
     #[inline]
     pub(super) fn take(&self, w: &mut FlowWorker<F>) -> Option<u32> {
-        if w.cache.is_empty() {
-            let wanted = if self.is_scarce() { 1 } else { BATCH };
-            self.take_list(w, wanted);
-            if w.cache.is_empty() {
-                self.take_fresh(w, wanted);
-            }
-            self.store.shared().numbers.0.free.fetch_sub(w.cache.len() as u32, Ordering::Relaxed);
-        }
-        w.cache.pop()
+        self.entries().take(&mut w.entries)
     }
 
-    /// An entry that is in no slot any more (or never was) comes back after a grace period.
+    /// Takes a free extension record; `None` when there is none.
+    #[inline]
+    pub(super) fn take_extension(&self, w: &mut FlowWorker<F>) -> Option<u32> {
+        self.extensions().take(&mut w.extensions)
+    }
+
+    /// An entry that is in no slot any more (or never was) comes back after a grace period, and its extension record.
     #[inline]
     pub(super) fn retire(&self, w: &mut FlowWorker<F>, index: u32) {
+        let epoch = self.retirement();
+        if let Some(extension) = self.entry_at(index).extension() {
+            self.extensions().retire(&mut w.extensions, extension, epoch);
+        }
+        self.entries().retire(&mut w.entries, index, epoch);
+    }
+
+    /// The epoch of what is retired now.
+    #[inline]
+    fn retirement(&self) -> u64 {
         // Whoever can still hold the entry read its slot before the unlinking: this fence and the one in `announce`
         // make the epoch read here no older than the one which that reader announced.
         fence(Ordering::SeqCst);
-        let epoch = self.store.shared().epoch.0.load(Ordering::Acquire);
-        let place = (epoch % 3) as usize;
-        if w.limbo[place].epoch != epoch {
-            // Three epochs old at least.
-            self.push(w.limbo[place]);
-            w.limbo[place] = Chain { epoch, ..Chain::default() };
-        }
-        let chain = &mut w.limbo[place];
-        if chain.count == 0 {
-            chain.last = index;
-        } else {
-            self.store.links()[index as usize].store(chain.first + 1, Ordering::Relaxed);
-        }
-        chain.first = index;
-        chain.count += 1;
+        self.store.shared().epoch.0.load(Ordering::Acquire)
     }
 
     /// Entries on the free list, about.
     #[inline]
     pub(super) fn free(&self) -> u32 {
-        self.store.shared().numbers.0.free.load(Ordering::Relaxed)
+        self.entries().free()
     }
 
     /// Free entries and those that this worker will free soon.
     #[inline]
     pub(super) fn free_soon(&self, w: &FlowWorker<F>) -> u32 {
-        self.free().saturating_add(w.waiting())
+        self.free().saturating_add(w.entries.waiting())
     }
 
-    /// Whether so few entries are free that workers' reserves would matter.
+    /// The pool of entries.
     #[inline]
-    fn is_scarce(&self) -> bool {
-        self.free() <= 2 * BATCH * self.workers
+    pub(super) fn entries(&self) -> Pool<'_> {
+        let list = &self.store.shared().entries;
+        Pool { list, links: self.store.links(), capacity: self.capacity, workers: self.workers }
+    }
+
+    /// The pool of extension records.
+    #[inline]
+    pub(super) fn extensions(&self) -> Pool<'_> {
+        let links = self.store.extension_links();
+        let list = &self.store.shared().extensions;
+        Pool { list, links, capacity: links.len() as u32, workers: self.workers }
     }
 
     #[inline]
@@ -208,100 +203,15 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         }
     }
 
-    /// Frees the chains whose grace period passed.
-    fn reclaim(&self, w: &mut FlowWorker<F>) {
-        for chain in &mut w.limbo {
-            if chain.count > 0 && chain.epoch + 2 <= w.epoch {
-                self.push(*chain);
-                *chain = Chain { epoch: chain.epoch, ..Chain::default() };
-            }
-        }
-    }
-
-    /// Puts the worker's reserve back on the free list.
-    fn give_back(&self, w: &mut FlowWorker<F>) {
-        let links = self.store.links();
-        let mut chain = Chain::default();
-        for index in w.cache.drain(..) {
-            if chain.count == 0 {
-                chain.last = index;
-            } else {
-                links[index as usize].store(chain.first + 1, Ordering::Relaxed);
-            }
-            chain.first = index;
-            chain.count += 1;
-        }
-        self.push(chain);
-    }
-
-    /// Tells how many entries the worker holds back, for the count of flows.
+    /// Tells how many entries and records the worker holds back, for the counts of those in use.
     #[inline]
     fn tell(&self, w: &mut FlowWorker<F>) {
-        let held = w.waiting() + w.cache.len() as u32;
+        let held = [w.entries.held(), w.extensions.held()];
         if held != w.told {
             w.told = held;
-            self.reader(w).held.store(held, Ordering::Relaxed);
+            let reader = self.reader(w);
+            reader.held.store(held[0], Ordering::Relaxed);
+            reader.held_extensions.store(held[1], Ordering::Relaxed);
         }
     }
-
-    /// Puts a chain on the free list.
-    fn push(&self, chain: Chain) {
-        if chain.count == 0 {
-            return;
-        }
-        let shared = self.store.shared();
-        // Counted before they can be taken, so that the count never falls below zero.
-        shared.numbers.0.free.fetch_add(chain.count, Ordering::Relaxed);
-        let mut head = shared.free.0.load(Ordering::Relaxed);
-        loop {
-            self.store.links()[chain.last as usize].store(head as u32, Ordering::Relaxed);
-            let next = changed(head, chain.first + 1);
-            match shared.free.0.compare_exchange(head, next, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(seen) => head = seen,
-            }
-        }
-    }
-
-    /// Moves up to `wanted` entries from the free list to the worker's cache.
-    fn take_list(&self, w: &mut FlowWorker<F>, wanted: u32) {
-        let cell = &self.store.shared().free.0;
-        let mut head = cell.load(Ordering::Acquire);
-        loop {
-            w.cache.clear();
-            let mut next = head as u32;
-            while next != 0 && (w.cache.len() as u32) < wanted {
-                // Links may change under us, but then the list's head has changed too, and the swap below fails.
-                let Some(link) = self.store.links().get(next as usize - 1) else { break };
-                w.cache.push(next - 1);
-                next = link.load(Ordering::Relaxed);
-            }
-            if w.cache.is_empty() {
-                return;
-            }
-            match cell.compare_exchange(head, changed(head, next), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return,
-                Err(seen) => head = seen,
-            }
-        }
-    }
-
-    /// Moves up to `wanted` entries that were never used to the worker's cache.
-    fn take_fresh(&self, w: &mut FlowWorker<F>, wanted: u32) {
-        let cell = &self.store.shared().numbers.0.fresh;
-        let mut fresh = cell.load(Ordering::Relaxed);
-        while fresh < self.capacity {
-            let end = fresh.saturating_add(wanted).min(self.capacity);
-            match cell.compare_exchange(fresh, end, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return w.cache.extend((fresh..end).rev()),
-                Err(seen) => fresh = seen,
-            }
-        }
-    }
-}
-
-/// The free list's head with another first entry (number plus one), and its count of changes raised.
-#[inline]
-fn changed(head: u64, first: u32) -> u64 {
-    ((head >> 32).wrapping_add(1) << 32) | u64::from(first)
 }

@@ -1,9 +1,10 @@
 //! Making whole what a killed process left: run at start, before any worker.
 //!
 //! A flow is kept if it is live, its deadline has not passed and each of its keys is committed. Everything else in the
-//! index is emptied; the free list, the counts and the epochs are made anew.
+//! index is emptied; the free lists, the counts and the epochs are made anew. An extended flow whose record is missing or
+//! another flow's goes too; records of no flow are free.
 
-use super::entry::{FlowEntry, Life};
+use super::entry::{FlowEntry, Life, flag};
 use super::key::Family;
 use super::slot::{Direction, SlotWord};
 use super::storage::Storage;
@@ -32,9 +33,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
                 _ => false,
             }
         });
+        let records = self.repair_extensions(&mut seen);
         let kept = |index: u32| seen.get(index as usize) == Some(&(WANTED | ALL));
         self.each_slot(|word| kept(word.index()));
-        let flows = self.rebuild_free_list(kept);
+        let flows = self.entries().rebuild(kept, |index| self.entry_at(index).set_life(Life::Free));
+        self.extensions().rebuild(|record| records.get(record as usize) == Some(&true), |_| {});
         self.reset_readers();
         flows
     }
@@ -49,28 +52,19 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         }
     }
 
-    /// Frees every entry that is not kept. Gives the number of those that are.
-    fn rebuild_free_list(&self, kept: impl Fn(u32) -> bool) -> u32 {
-        let shared = self.store.shared();
-        let fresh = (0..self.capacity).rfind(|index| kept(*index)).map_or(0, |last| last + 1);
-        let mut flows = 0;
-        let mut head = 0;
-        for (index, entry) in (0..self.capacity).zip(self.store.entries()).rev() {
-            if kept(index) {
-                flows += 1;
+    /// Which records belong to flows that are kept. A flow that needs one and has none is not kept.
+    fn repair_extensions(&self, seen: &mut [u8]) -> Vec<bool> {
+        let mut records = vec![false; self.store.extension_links().len()];
+        for (entry, seen) in self.store.entries().iter().zip(seen.iter_mut()) {
+            if *seen != WANTED | ALL || entry.state().flags() & flag::EXTENDED == 0 {
                 continue;
             }
-            entry.set_life(Life::Free);
-            if index < fresh {
-                self.store.links()[index as usize].store(head, Ordering::Relaxed);
-                head = index + 1;
+            match entry.extension().and_then(|number| records.get_mut(number as usize)) {
+                Some(record) if !*record => *record = true,
+                _ => *seen = 0,
             }
         }
-        shared.free.0.store(u64::from(head), Ordering::Relaxed);
-        shared.numbers.0.free.store(self.capacity - flows, Ordering::Relaxed);
-        shared.numbers.0.fresh.store(fresh, Ordering::Relaxed);
-        shared.numbers.0.cursor.store(0, Ordering::Relaxed);
-        flows
+        records
     }
 
     fn reset_readers(&self) {
@@ -78,6 +72,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             reader.epoch.store(0, Ordering::Relaxed);
             reader.registered.store(0, Ordering::Relaxed);
             reader.held.store(0, Ordering::Relaxed);
+            reader.held_extensions.store(0, Ordering::Relaxed);
         }
         self.store.shared().epoch.0.store(1, Ordering::Release);
     }
@@ -102,10 +97,11 @@ mod tests {
     use super::*;
     use crate::flow::heap::Heap;
     use crate::flow::storage::Geometry;
-    use crate::flow::{Find, FlowKey, FlowWorker, Insert, NewFlow, V4};
+    use crate::flow::{Find, FlowKey, FlowWorker, Insert, NewExtension, NewFlow, V4};
     use crate::ident::{NetPort, Protocol, WorkerIndex};
 
     const FLOWS: u32 = 8;
+    const RECORDS: u32 = 4;
     const NOW: Tick = Tick::new(0);
 
     type Small = Table<V4, Heap<V4, 4>, 4>;
@@ -130,16 +126,18 @@ mod tests {
             deadline: Tick::new(100 + n),
             client_mac: None,
             return_hop: 0,
+            extension: None,
         }
     }
 
-    /// A table of flows 0 to 5 that are whole.
+    /// A table of flows 0 to 5 that are whole; 0 and 1 have extension records.
     fn table() -> (Small, FlowWorker<V4>) {
-        let geometry = Geometry::new(FLOWS, 4);
+        let geometry = Geometry::new(FLOWS, RECORDS, 4);
         let table = Small::over(Heap::new(geometry, 1), geometry, 1, std::array::from_fn(|i| 77 << i));
         let mut w = table.register(WorkerIndex(0)).unwrap();
         for n in 0..6 {
-            assert!(matches!(table.insert(&mut w, &new(n)), Insert::Created(_)));
+            let extension = (n < 2).then(NewExtension::default);
+            assert!(matches!(table.insert(&mut w, &NewFlow { extension, ..new(n) }), Insert::Created(_)));
         }
         (table, w)
     }
@@ -166,7 +164,11 @@ mod tests {
                 assert_eq!(matches!(table.lookup(&key), Find::Hit { .. }), there, "{n}");
             }
         }
+        let extended = whole.iter().filter(|n| **n < 2).count() as u32;
+        assert_eq!(table.extensions_used(), extended);
         let mut w = table.register(WorkerIndex(0)).unwrap();
+        let records: Vec<u32> = (0..RECORDS).filter_map(|_| table.take_extension(&mut w)).collect();
+        assert_eq!(records.len() as u32, RECORDS - extended);
         for n in whole.len() as u32..FLOWS {
             assert!(matches!(table.insert(&mut w, &new(100 + n)), Insert::Created(_)), "{n}");
         }
@@ -182,7 +184,7 @@ mod tests {
     fn a_half_inserted_flow_goes() {
         let (table, mut w) = table();
         let index = table.take(&mut w).unwrap();
-        table.entry_at(index).write(&new(50));
+        table.entry_at(index).write(&new(50), None);
         plant(&table, |slot| slot.claimed(index, 3, Direction::Reverse).committed());
         plant(&table, |slot| slot.claimed(index, 4, Direction::Forward));
         plant(&table, |slot| slot.claimed(u32::MAX, 6, Direction::Forward).committed());
@@ -198,6 +200,22 @@ mod tests {
         table.unlink(entry, 0, Direction::Forward);
         let rest: Vec<u32> = (0..6).filter(|n| *n != gone).collect();
         check(table, &rest, NOW);
+    }
+
+    #[test]
+    fn an_extended_flow_without_its_record_goes() {
+        let (table, _) = table();
+        let entry = |n: u32| match table.lookup(&new(n).forward) {
+            Find::Hit { flow, .. } => table.entry(flow),
+            other => panic!("{other:?}"),
+        };
+        entry(1).set_extension(entry(0).extension());
+        check(table, &[0, 2, 3, 4, 5], NOW);
+
+        let (table, _) = self::table();
+        let Find::Hit { flow, .. } = table.lookup(&new(0).forward) else { panic!() };
+        table.entry(flow).set_extension(Some(RECORDS));
+        check(table, &[1, 2, 3, 4, 5], NOW);
     }
 
     #[test]

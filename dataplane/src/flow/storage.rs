@@ -1,7 +1,9 @@
 //! What the flow table's algorithms work on: index, entries, links of the free list, epochs; wherever they are kept.
 
 use super::entry::FlowEntry;
+use super::extension::Extension;
 use super::key::Family;
+use super::pool::List;
 use super::slot::Bucket;
 use super::sync::{AtomicU32, AtomicU64};
 use crate::ident::MAX_WORKERS;
@@ -17,20 +19,10 @@ pub(super) const CONTROL: usize = 0;
 pub struct Shared {
     /// The epoch of reclamation; starts at 1.
     pub(super) epoch: Line<AtomicU64>,
-    /// The free list: first entry number plus one (bits 0–31), count of changes (32–63).
-    pub(super) free: Line<AtomicU64>,
-    pub(super) numbers: Line<Numbers>,
-}
-
-/// Counts that change together with the free list, and the sweep's place.
-#[derive(Debug)]
-pub(super) struct Numbers {
-    /// Entries on the free list or never used; never less than there are.
-    pub(super) free: AtomicU32,
-    /// Entries from this number on were never used and are on no list.
-    pub(super) fresh: AtomicU32,
-    /// Where the next sweep begins, modulo the number of entries in use.
-    pub(super) cursor: AtomicU32,
+    /// The pool of entries.
+    pub(super) entries: List,
+    /// The pool of extension records.
+    pub(super) extensions: List,
 }
 
 /// A cache line of its own.
@@ -48,6 +40,8 @@ pub struct Reader {
     pub(super) registered: AtomicU32,
     /// Entries that it holds back from the free list: its cache and what waits for a grace period.
     pub(super) held: AtomicU32,
+    /// The same of extension records.
+    pub(super) held_extensions: AtomicU32,
 }
 
 /// Where a table of family `F` with buckets of `N` slots is kept. All slices keep their place and length.
@@ -62,6 +56,10 @@ pub trait Storage<F: Family, const N: usize>: Send + Sync {
     fn entries(&self) -> &[FlowEntry<F>];
     /// For each entry on the free list, the next one's number plus one, or 0.
     fn links(&self) -> &[AtomicU32];
+    /// The extension records.
+    fn extensions(&self) -> &[Extension];
+    /// As [`Storage::links`], for extension records: as many as there are.
+    fn extension_links(&self) -> &[AtomicU32];
     /// A bit for each slot of two buckets whose word is `pattern` under `mask`, both of which have only bits of its
     /// upper half. The lower bits are the first bucket's. Reads as relaxed loads do.
     #[inline]
@@ -79,6 +77,8 @@ pub(super) struct Geometry {
     pub(super) flows: u32,
     /// Buckets of the index.
     pub(super) buckets: u32,
+    /// Flows with an extension record that fit.
+    pub(super) extensions: u32,
 }
 
 impl Geometry {
@@ -89,10 +89,10 @@ impl Geometry {
     /// over 60 lives of the table, 65 % refuses 1.6e-4 of all inserts, 60 % 5.5e-6, 55 % 8e-8 and 50 % none of 5e7.
     const LOAD: u64 = 50;
 
-    /// The sizes of a table for so many flows with buckets of `slots`.
-    pub(super) fn new(flows: u32, slots: u32) -> Self {
+    /// The sizes of a table for so many flows, some of them extended, with buckets of `slots`.
+    pub(super) fn new(flows: u32, extensions: u32, slots: u32) -> Self {
         let keys = 2 * u64::from(flows);
         let buckets = (keys * 100).div_ceil(Self::LOAD * u64::from(slots)).max(2);
-        Self { flows, buckets: buckets as u32 }
+        Self { flows, buckets: buckets as u32, extensions }
     }
 }

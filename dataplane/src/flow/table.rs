@@ -5,7 +5,8 @@
 
 use std::sync::Mutex;
 
-use super::entry::{FlowEntry, FlowRef};
+use super::entry::{FlowEntry, FlowRef, flag};
+use super::extension::Extension;
 use super::hash::{Hasher, KEY_WORDS, KeyHash};
 use super::key::{Family, FlowKey};
 use super::storage::{Geometry, Storage};
@@ -54,6 +55,17 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.len() == 0
     }
 
+    /// Extension records that fit.
+    pub fn extension_capacity(&self) -> u32 {
+        self.store.extension_links().len() as u32
+    }
+
+    /// Extension records in use; as exact as [`Table::len`].
+    pub fn extensions_used(&self) -> u32 {
+        let held: u32 = self.readers().iter().map(|reader| reader.held_extensions.load(Ordering::Relaxed)).sum();
+        self.extension_capacity().saturating_sub(self.extensions().free()).saturating_sub(held)
+    }
+
     /// Bytes of memory, all in.
     pub fn memory(&self) -> usize {
         self.store.bytes()
@@ -74,6 +86,15 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     #[inline]
     pub fn entry(&self, flow: FlowRef) -> &FlowEntry<F> {
         self.entry_at(flow.index)
+    }
+
+    /// The extension record of a flow that has one. Valid as long as its entry is.
+    #[inline]
+    pub fn extension(&self, entry: &FlowEntry<F>) -> Option<&Extension> {
+        if entry.state().flags() & flag::EXTENDED == 0 {
+            return None;
+        }
+        self.store.extensions().get(entry.extension()? as usize)
     }
 
     /// The flow that was found earlier, for holders across bursts; `None` once it ended.

@@ -153,6 +153,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         client_mac: Learnt::sender(hands.ports.bytes(&keyed.packet.frame), keyed.packet.port)
             .map(|learnt| (learnt.mac, learnt.port)),
         return_hop: way_back(context, keyed),
+        extension: None,
     };
     for attempt in 0..tries {
         let reverse = reverse_key::<F>(keyed.key, destination, is_local, attempt)?;
@@ -166,6 +167,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
             Insert::ReverseTaken => {}
             Insert::Contended => return Err(Drop::InsertContended),
             Insert::Full => return Err(Drop::TableFull),
+            Insert::NoExtension => return Err(Drop::NoExtension),
         }
     }
     Ok(None)

@@ -573,7 +573,7 @@ const FILE_CHECK: &[Group] = &[PACE, idle(&["track_file", "weight", "dynamic"])]
 const BFD_CHECK: &[Group] = &[idle(&["name", "alpha"])];
 
 const DATAPLANE: &[Group] = &[
-    used(&["workers", "idle", "connections", "connections6", "sloppy_tcp", "kernel_port"]),
+    used(&["workers", "idle", "connections", "connections6", "extensions", "sloppy_tcp", "kernel_port"]),
     used_block(Context::DataplaneInterface, &["interface"]),
     used_block(Context::DataplaneTimeouts, &["timeouts"]),
 ];
