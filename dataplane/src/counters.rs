@@ -1,7 +1,8 @@
 //! Counters: one writer (a worker), any number of readers; every drop has a reason and every reason a counter.
 //!
-//! No frame is lost between them: of a worker, frames received (all ports) + [`Event::ResetSent`] + [`Event::IcmpSent`]
-//! = [`Event::Forwarded`] (= frames sent, all ports) + all [`Drop`]s. A test holds the workers to it.
+//! No frame is lost between them: of a worker, frames received (all ports) with [`Event::ResetSent`],
+//! [`Event::IcmpSent`] and [`Event::Released`] are as many as [`Event::Forwarded`] (= frames sent, all ports), all
+//! [`Drop`]s and [`Event::Held`] together. A test holds the workers to it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,7 +59,8 @@ counted! {
         BadTransport = "bad_transport", "a transport header with an impossible length";
         BadChecksum = "bad_checksum", "a wrong transport checksum on a port with `checksum full`";
         UnhandledProtocol = "unhandled_protocol", "a transport that services do not balance";
-        FragmentUnknown = "fragment_unknown", "a later fragment whose first was not seen";
+        FragmentUnknown = "fragment_unknown", "a later fragment whose first did not come in time";
+        FragmentLimited = "fragment_limited", "a fragment before its first, with too many waiting already";
         NotForUs = "not_for_us", "for the kernel, and from it: matches no flow and no service";
         NoFlow = "no_flow", "a segment that opens no connection and belongs to none; answered by a reset";
         NoFlowLimited = "no_flow_limited", "as `no_flow`, with the limit on resets reached";
@@ -96,6 +98,8 @@ counted! {
         IcmpTranslated = "icmp_translated", "ICMP errors of others that were translated and passed on";
         IcmpSuppressed = "icmp_suppressed", "ICMP errors not sent because of the rate limit";
         FragmentTableFull = "fragment_table_full", "first fragments that found no place to be remembered: later ones get lost";
+        Held = "held", "frames kept for a while, such as a fragment before its first";
+        Released = "released", "frames that were held and then forwarded or dropped: `held` less this are held now";
         ChecksumCompleted = "checksum_completed", "partial checksums completed on a port with `checksum full`";
         RouteRefreshed = "route_refreshed", "flows that looked their way to the client up again after a route change";
     }

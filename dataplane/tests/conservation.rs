@@ -68,7 +68,7 @@ fn reversed(reply: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Whether all that came in or was made went out or was dropped; gives what was sent.
+/// Whether all that came in or was made went out, was dropped or is held; gives what was sent.
 fn account(shared: &Shared) -> u64 {
     let (mut came, mut went) = (0, 0);
     for board in &shared.boards {
@@ -78,8 +78,8 @@ fn account(shared: &Shared) -> u64 {
         let (received, sent) =
             ports.fold((0, 0), |(r, s), port| (r + port.received.packets.read(), s + port.sent.packets.read()));
         let dropped: u64 = Drop::ALL.iter().map(|reason| counters.drop(*reason).read()).sum();
-        came += received + event(Event::ResetSent) + event(Event::IcmpSent);
-        went += sent + dropped;
+        came += received + event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::Released);
+        went += sent + dropped + event(Event::Held);
         assert_eq!(event(Event::Forwarded), sent);
         assert!(event(Event::ToKernel) <= sent);
     }

@@ -301,7 +301,6 @@ fn later_fragments_follow_the_first() {
         let mut director = Director::new(&Setup::new(Method::Nat));
         let whole = udp(ROUTER_MAC, FRONT_MAC, (client, 5353), (vip, 80), &[9; 2000]);
         let fragments = packet::fragment(&whole.bytes(), 1208);
-        assert_eq!(director.dropped(FRONT, &fragments[1]), ["fragment_unknown"]);
         let out: Vec<_> = fragments.iter().map(|f| director.one(FRONT, f).1).collect();
         let expected = udp(
             BACK_MAC,

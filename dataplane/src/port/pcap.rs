@@ -10,8 +10,8 @@ use crate::ident::PortIndex;
 
 /// Bytes that a frame holds: captures may contain packets larger than a link's MTU (segments merged on receipt).
 const FRAME_BYTES: usize = 65_535;
-/// A burst in hand, and as many frames again for what the worker sends of its own.
-const FRAMES: u32 = 2 * super::BURST as u32;
+/// A burst in hand, as many frames again for what the worker sends of its own, and those that it may hold for a while.
+const FRAMES: u32 = 8 * super::BURST as u32;
 
 /// All ports of one worker in a replay.
 #[derive(Debug)]

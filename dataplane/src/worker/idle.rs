@@ -23,6 +23,8 @@ pub enum Idle {
 const PATIENCE: u32 = 1000;
 /// The longest sleep: expiry and the heartbeat go on.
 const NAP: Duration = Duration::from_millis(100);
+/// The longest sleep while packets wait in hand for something that another worker does.
+const DOZE: Duration = Duration::from_millis(1);
 
 impl<P: Ports> Worker<P> {
     /// Turns until `stop` is set; then sends what is queued and gives the ports back.
@@ -41,6 +43,7 @@ impl<P: Ports> Worker<P> {
                 std::hint::spin_loop();
             }
         }
+        self.abandon_held();
         self.hands.ports.flush();
         self.shared.flows4.offline(&mut self.hands.flows4);
         self.shared.flows6.offline(&mut self.hands.flows6);
@@ -51,7 +54,7 @@ impl<P: Ports> Worker<P> {
     fn nap(&mut self) {
         self.shared.flows4.offline(&mut self.hands.flows4);
         self.shared.flows6.offline(&mut self.hands.flows6);
-        self.hands.ports.wait(NAP);
+        self.hands.ports.wait(if self.holds() { DOZE } else { NAP });
         self.shared.flows4.online(&mut self.hands.flows4);
         self.shared.flows6.online(&mut self.hands.flows6);
     }

@@ -10,6 +10,7 @@ mod clamp;
 mod egress;
 mod error;
 mod fragment;
+mod held;
 mod idle;
 mod limiter;
 mod pass;
@@ -34,7 +35,7 @@ use crate::service::DestinationSlot;
 use crate::snapshot::Snapshot;
 use crate::state::Activity;
 use crate::wire::Headers;
-use fragment::FragmentTable;
+use fragment::{Early, FragmentTable};
 use limiter::Limiter;
 
 /// Entries that a worker looks at for expiry in one turn, at least. At a million turns a second a table of ten million
@@ -114,6 +115,8 @@ struct Hands<P> {
     flows6: FlowWorker<V6>,
     replies: Limiter,
     kernel: Limiter,
+    /// Fragments that came before their first.
+    early: Early,
     /// IPv4 identification of the next packet of our own.
     next_id: u16,
 }
@@ -149,6 +152,7 @@ impl<P: Ports> Worker<P> {
             flows6: shared.flows6.register(index)?,
             replies: Limiter::new(now),
             kernel: Limiter::new(now),
+            early: Early::new(),
             next_id: 0,
         };
         let snapshot = shared.snapshot.load_full();
@@ -180,10 +184,31 @@ impl<P: Ports> Worker<P> {
             taken += burst.len();
             pass::burst(context, &mut self.hands, port, &mut burst);
         }
+        if !self.hands.early.is_empty() {
+            fragment::release(context, &mut self.hands);
+        }
         self.hands.ports.flush();
         sweep(context, &mut self.hands, budget(now.saturating_sub(self.last)));
         self.last = now;
         taken
+    }
+
+    /// Whether packets wait in this worker's hands.
+    const fn holds(&self) -> bool {
+        !self.hands.early.is_empty()
+    }
+
+    /// Drops what waits: the worker is at its end.
+    fn abandon_held(&mut self) {
+        let Some(board) = self.shared.boards.get(self.index.0 as usize) else { return };
+        let context = Context {
+            shared: &self.shared,
+            snapshot: &self.snapshot,
+            counters: &board.counters,
+            worker: self.index,
+            now: Tick::at(self.last),
+        };
+        fragment::abandon(context, &mut self.hands);
     }
 
     /// The ports, for a test or a replay to fill and empty.

@@ -21,6 +21,8 @@ pub(super) trait Path: Family {
     fn addresses(headers: &Headers, frame: &[u8]) -> (Self::Addr, Self::Addr);
     /// The address, if it is of this family.
     fn address(of: IpAddr) -> Option<Self::Addr>;
+    /// What one sender may have addresses in: an IPv4 address, the /64 of an IPv6 address.
+    fn network(of: Self::Addr) -> u64;
     /// Translates an ICMP error: see [`icmp_translate`].
     fn translate(
         frame: &mut [u8],
@@ -58,6 +60,10 @@ impl Path for V4 {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         }
+    }
+
+    fn network(of: Ipv4Addr) -> u64 {
+        u64::from(of.to_bits())
     }
 
     #[inline]
@@ -107,6 +113,10 @@ impl Path for V6 {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
         }
+    }
+
+    fn network(of: Ipv6Addr) -> u64 {
+        (of.to_bits() >> 64) as u64
     }
 
     #[inline]

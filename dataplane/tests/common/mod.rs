@@ -20,7 +20,7 @@ use dataplane::service::{
     Destination, DestinationCounts, DestinationSlot, Method, ServiceSettings, ServiceSpec, ServicesBuilder,
 };
 use dataplane::snapshot::{KernelPort, Policy, PortSettings, Snapshot};
-use dataplane::worker::{Shared, Worker};
+use dataplane::worker::{Board, Shared, Worker};
 
 pub const FRONT: PortIndex = PortIndex(0);
 pub const BACK: PortIndex = PortIndex(1);
@@ -192,6 +192,12 @@ impl Setup {
     }
 }
 
+/// Frames that a worker keeps for a while.
+pub fn held(board: &Board) -> usize {
+    let event = |event| board.counters.event(event).read();
+    (event(Event::Held) - event(Event::Released)) as usize
+}
+
 /// One director in memory: shared state and its workers.
 pub struct Director {
     pub shared: Arc<Shared>,
@@ -240,13 +246,13 @@ impl Director {
 
     pub fn sent(&mut self) -> Vec<(PortIndex, Vec<u8>)> {
         let mut out = Vec::new();
-        for worker in &mut self.workers {
+        for (worker, board) in self.workers.iter_mut().zip(&self.shared.boards) {
             for port in [FRONT, BACK, KERNEL] {
                 while let Some(frame) = worker.ports_mut().sent(port) {
                     out.push((port, frame));
                 }
             }
-            assert_eq!(worker.ports_mut().available(), FRAMES as usize, "a frame was lost");
+            assert_eq!(worker.ports_mut().available() + held(board), FRAMES as usize, "a frame was lost");
         }
         out
     }

@@ -378,3 +378,10 @@ fn one_fragment(frame: &[u8], piece: &[u8], offset: usize, is_more: bool) -> Vec
 pub fn reassemble(fragments: &[Vec<u8>]) -> Vec<u8> {
     fragments.iter().flat_map(|f| if f[12] == 8 { f[34..].to_vec() } else { f[62..].to_vec() }).collect()
 }
+
+/// Sets the checksum of an IPv4 header without options that was edited.
+pub fn fix_ip(frame: &mut [u8]) {
+    let (header, _) = Ipv4Header::from_slice(&frame[14..]).unwrap();
+    let sum = header.calc_header_checksum();
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+}

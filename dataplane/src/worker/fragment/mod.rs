@@ -4,8 +4,12 @@
 //! One table for all workers, of fixed size, in words that are read and written without locks. What a torn or stale
 //! read could give is caught by comparing the fragment's addresses with the flow's own key.
 
+mod early;
+
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(super) use early::{Early, abandon, release};
 
 use super::path::Path;
 use super::{Context, Hands, Packet, carry};
@@ -29,6 +33,8 @@ const HASH: u64 = !0 << 16;
 pub(super) struct FragmentTable {
     buckets: Box<[[Slot; 4]]>,
     hasher: foldhash::quality::RandomState,
+    /// How many datagrams were published: whoever holds fragments looks again when it has changed.
+    published: AtomicU64,
 }
 
 /// What all fragments of a datagram have in common.
@@ -72,6 +78,7 @@ impl FragmentTable {
         Self {
             buckets: (0..BUCKETS).map(|_| std::array::from_fn(|_| Slot::default())).collect(),
             hasher: foldhash::quality::RandomState::default(),
+            published: AtomicU64::new(0),
         }
     }
 
@@ -94,11 +101,11 @@ impl FragmentTable {
         let is_reverse = u64::from(direction == Direction::Reverse);
         slot.flow.store(u64::from(flow.index()) << 32 | u64::from(flow.generation()), Ordering::Release);
         slot.tag.store(hash | is_reverse << 15 | until, Ordering::Release);
+        self.published.fetch_add(1, Ordering::Release);
     }
 
     /// Index and generation of the flow, and the direction, if the datagram's first fragment was seen.
-    fn find<A: Hash>(&self, now: Tick, datagram: &Datagram<A>) -> Option<(u32, u32, Direction)> {
-        let hash = self.hash(datagram);
+    fn find(&self, now: Tick, hash: u64) -> Option<(u32, u32, Direction)> {
         let tagged = |slot: &Slot| (slot.tag.load(Ordering::Acquire), slot.flow.load(Ordering::Acquire));
         let (tag, flow) =
             self.bucket(hash).iter().map(tagged).find(|(tag, _)| tag & HASH == hash && !is_over(*tag, now))?;
@@ -106,8 +113,12 @@ impl FragmentTable {
         Some(((flow >> 32) as u32, flow as u32, direction))
     }
 
-    fn hash<A: Hash>(&self, datagram: &Datagram<A>) -> u64 {
-        self.hasher.hash_one(datagram) & HASH
+    fn hash(&self, of: &impl Hash) -> u64 {
+        self.hasher.hash_one(of) & HASH
+    }
+
+    fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
     }
 
     fn bucket(&self, hash: u64) -> &[Slot; 4] {
@@ -131,15 +142,16 @@ fn follow_in<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, pack
     };
     let frame = hands.ports.bytes(&packet.frame);
     let addresses = F::addresses(packet.headers, frame);
-    let datagram = Datagram::of(packet.headers, frame, addresses, id);
-    let known = context.shared.fragments.find(context.now, &datagram);
-    let found = known.and_then(|(index, generation, direction)| {
-        let table = F::table(context.shared);
-        let entry = table.entry(table.current(index, generation)?);
-        is_of(entry, direction, addresses).then_some((entry, direction))
-    });
-    match found {
-        Some((entry, direction)) => carry::follow(context, hands, packet, entry, direction),
+    let table = &context.shared.fragments;
+    let hash = table.hash(&Datagram::of(packet.headers, frame, addresses, id));
+    let Some((index, generation, direction)) = table.find(context.now, hash) else {
+        let source = table.hash(&F::network(addresses.0));
+        return early::hold(context, hands, packet, hash, source);
+    };
+    let flows = F::table(context.shared);
+    let entry = flows.current(index, generation).map(|flow| flows.entry(flow));
+    match entry.filter(|entry| is_of(entry, direction, addresses)) {
+        Some(entry) => carry::follow(context, hands, packet, entry, direction),
         None => hands.discard(context, packet.frame, Drop::FragmentUnknown),
     }
 }
