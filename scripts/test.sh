@@ -137,6 +137,7 @@ lab_steps() {
 
 long_steps() {
   run vm-ipvs-sequences 20 "$TESTS/vm-sequences.sh"
+  run vm-packets 20 "$TESTS/vm-packets.sh"
   run vm-bond 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/bond.sh" "$SLUICE_ROOT" "$SLUICE_BIN"
   run vm-realserver-tun 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/realserver-tun.sh" "$SLUICE_ROOT"
   run fuzz $((${FUZZ_MINUTES:-10} * 4 + 30)) "$TESTS/fuzz.sh" "${FUZZ_MINUTES:-10}"

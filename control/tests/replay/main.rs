@@ -6,6 +6,7 @@
 
 mod bench;
 mod frames;
+mod ipvs;
 
 use assert_cmd::Command;
 use bench::{Bench, CLIENT4, CLIENT6, MACHINE, VIP4, VIP6, config};
