@@ -25,6 +25,34 @@ impl Shift {
     pub const fn by(delta: u32) -> Self {
         Self { from: 0, before: delta, after: delta }
     }
+
+    /// What the other side calls a number of the sender.
+    #[inline]
+    #[must_use]
+    pub const fn apply(self, number: u32) -> u32 {
+        let delta = if self.is_behind(number) { self.after } else { self.before };
+        number.wrapping_add(delta)
+    }
+
+    /// What the sender calls a number of the other side. A number inside of what was inserted is `from`.
+    #[inline]
+    #[must_use]
+    pub const fn undo(self, number: u32) -> u32 {
+        let (behind, ahead) = (number.wrapping_sub(self.after), number.wrapping_sub(self.before));
+        if self.is_behind(behind) {
+            behind
+        } else if self.is_behind(ahead) {
+            self.from
+        } else {
+            ahead
+        }
+    }
+
+    /// Whether a number of the sender is `from` or behind it.
+    #[inline]
+    const fn is_behind(self, number: u32) -> bool {
+        number.wrapping_sub(self.from) < 1 << 31
+    }
 }
 
 /// A reference to a flow that outlives bursts: ask `FlowTable::current` whether it still is.

@@ -23,6 +23,17 @@ pub enum Direction {
     Reverse,
 }
 
+impl Direction {
+    /// The other one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Reverse,
+            Self::Reverse => Self::Forward,
+        }
+    }
+}
+
 /// Slots of one bucket: one cache line with 8, less in model tests.
 #[repr(C, align(64))]
 #[derive(Debug)]

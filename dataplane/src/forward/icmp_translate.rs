@@ -4,10 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::nat::{Rewrite, swap};
+use super::sequence::Translation;
 use crate::counters::Drop;
 use crate::ident::NetPort;
 use crate::wire::checksum::Delta;
-use crate::wire::{self, Headers, IpVersion, ipv4, ipv6, number, tcp, udp};
+use crate::wire::{self, Headers, IpVersion, TcpFlags, ipv4, ipv6, number, tcp, udp};
 
 /// Length of the ICMP header in front of the embedded packet.
 const HEADER: usize = 8;
@@ -149,6 +150,22 @@ pub fn translate_v6(
         outer.1.octets(),
     ));
     update(frame, headers.l4 as usize + CHECKSUM, inside.and(transport).and(outside));
+}
+
+/// Gives the TCP segment inside an ICMP error the sequence numbers that its sender knows, as far as the error holds it:
+/// the sender compares them with what it has under way (RFC 5927 section 4.1). `by` is what was done to that segment.
+pub fn restore_sequence(frame: &mut [u8], headers: &Headers, embedded: &Embedded, by: &Translation) {
+    if embedded.protocol != number::TCP {
+        return;
+    }
+    let Some(segment) = frame.get_mut(embedded.l4..embedded.end) else { return };
+    let flags = TcpFlags::new(segment.get(tcp::FLAGS).copied().unwrap_or_default());
+    let inside = by.back(segment, flags);
+    let sum = match segment.len() {
+        0..tcp::URGENT => Delta::default(),
+        _ => update(segment, tcp::CHECKSUM, inside),
+    };
+    update(frame, headers.l4 as usize + CHECKSUM, inside.and(sum));
 }
 
 /// Ports, and the transport's checksum where the error holds so much; gives what this changed in all.

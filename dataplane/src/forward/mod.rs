@@ -9,5 +9,6 @@ pub mod mtu;
 pub mod nat;
 pub mod plain;
 pub mod reset;
+pub mod sequence;
 pub mod ttl;
 pub mod tun;

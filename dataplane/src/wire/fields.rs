@@ -81,8 +81,12 @@ pub mod tcp {
     pub const DATA_OFFSET: usize = 12;
     /// Flags.
     pub const FLAGS: usize = 13;
+    /// Window, not scaled.
+    pub const WINDOW: usize = 14;
     /// Checksum.
     pub const CHECKSUM: usize = 16;
+    /// Urgent pointer.
+    pub const URGENT: usize = 18;
 }
 
 /// The UDP header (RFC 768).

@@ -8,7 +8,7 @@ use super::egress::{self, Learnt};
 use super::fragment::Datagram;
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, clamp, reply};
+use super::{Context, Hands, Packet, clamp, extended, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -124,6 +124,9 @@ fn deliver<F: Path, P: Ports>(
     count(context, destination, direction, &packet);
     if packet.headers.tcp.contains(TcpFlags::SYN) {
         clamp::clamp(context, hands, &mut packet, entry, destination);
+    }
+    if entry.state().flags() & flag::EXTENDED != 0 {
+        return extended::packet(context, hands, packet, entry, destination, direction);
     }
     if direction == Direction::Reverse {
         return to_client(context, hands, packet, entry, &entry.forward());
@@ -375,7 +378,7 @@ const fn unpack(stored: u32) -> [u16; 2] {
 /// from `speaker` and dropped. Packets to the kernel keep their TTL: the kernel is the end of their way, or takes one
 /// off itself.
 #[inline(always)]
-fn fit<'h, P: Ports>(
+pub(super) fn fit<'h, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     mut packet: Packet<'h>,

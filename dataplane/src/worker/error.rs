@@ -6,6 +6,7 @@ use super::{Context, Hands, Packet, carry};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowEntry, FlowKey, V4, V6};
 use crate::forward::icmp_translate::{self, Embedded};
+use crate::forward::sequence::Translation;
 use crate::forward::ttl;
 use crate::ident::Protocol;
 use crate::next_hop::Hop;
@@ -59,7 +60,7 @@ fn key<F: Path>(embedded: &Embedded) -> Option<FlowKey<F::Addr>> {
 fn translate<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet<'_>,
+    mut packet: Packet<'_>,
     embedded: &Embedded,
     entry: &FlowEntry<F>,
     direction: Direction,
@@ -68,6 +69,11 @@ fn translate<F: Path, P: Ports>(
     let Some(destination) = context.snapshot.services.destination(slot) else {
         return hands.discard(context, packet.frame, Drop::DestinationGone);
     };
+    if let Some(record) = F::table(context.shared).extension(entry) {
+        // It is about a packet that ran the other way.
+        let by = Translation::of(record, direction.opposite());
+        icmp_translate::restore_sequence(hands.ports.bytes_mut(&mut packet.frame), packet.headers, embedded, &by);
+    }
     match (direction, entry.reverse()) {
         (Direction::Forward, Some(back)) => {
             carry::count(context, destination, direction, &packet);

@@ -9,6 +9,7 @@ mod carry;
 mod clamp;
 mod egress;
 mod error;
+mod extended;
 mod fragment;
 mod held;
 mod idle;
