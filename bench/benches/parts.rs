@@ -10,7 +10,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use dataplane::clock::Tick;
 use dataplane::flow::{Find, FlowKey, FlowTable, Insert, NewFlow, V4};
 use dataplane::ident::{Endpoint, NetPort, Protocol, Weight, WorkerIndex};
-use dataplane::sched::{MhFlags, Scheduler, SchedulerKind};
+use dataplane::sched::{Arrival, HashFlags, Scheduler, SchedulerKind};
 use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceState};
 use dataplane::wire::{self, checksum};
 use etherparse::PacketBuilder;
@@ -109,11 +109,12 @@ fn schedulers(c: &mut Criterion) {
         .collect();
     let state = ServiceState::default();
     let client = Endpoint { address: IpAddr::from([198, 51, 100, 7]), port: NetPort::new(40_000) };
-    let mh = SchedulerKind::Mh(MhFlags::default());
-    for kind in [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Wlc, mh] {
+    let arrival = Arrival { client, vip: IpAddr::from([203, 0, 113, 7]), now: Tick::new(0) };
+    let mh = SchedulerKind::Mh(HashFlags::default());
+    for kind in [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Wlc, SchedulerKind::Twos, mh] {
         let scheduler = Scheduler::new(kind, &destinations);
         let name = format!("schedule/{} over 10", kind.name());
-        c.bench_function(&name, |b| b.iter(|| scheduler.pick(&destinations, &state, black_box(client)).is_some()));
+        c.bench_function(&name, |b| b.iter(|| scheduler.pick(&destinations, &state, black_box(arrival)).is_some()));
     }
 }
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use control::config::{
     Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, Idle, KernelPort,
-    LoadOptions, Loaded, Queues, SchedulerKind, XdpMode, load, parse_text,
+    LoadOptions, Loaded, Queues, XdpMode, load, parse_text,
 };
 use dataplane::ident::{CoreIndex, Protocol};
+use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
 use dataplane::service::MssClamp;
 
 fn options() -> LoadOptions {
@@ -40,7 +41,7 @@ fn a_virtual_server_with_all_its_parts() {
     );
     let [service] = config.virtual_servers.as_slice() else { panic!("one service") };
     assert_eq!(service.key.to_string(), "TCP [2001:db8::1]:443");
-    assert_eq!(service.scheduler, SchedulerKind::Mh { port: true, fallback: true });
+    assert_eq!(service.scheduler, SchedulerKind::Mh(HashFlags { port: HashPort::Included, fallback: Fallback::Walk }));
     assert_eq!(service.method, ForwardingMethod::Dr);
     assert_eq!(service.place.to_string(), "test.conf:1:1");
     let [first, second] = service.real_servers.as_slice() else { panic!("two servers") };

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, ServiceKey};
-use dataplane::sched::{Fallback, HashPort, MhFlags, SchedulerKind};
 use dataplane::service::{
     Destination, DestinationSlot, Method, ServiceSettings, ServiceSpec, Services, ServicesBuilder,
 };
@@ -15,7 +14,7 @@ use super::finding::Finding;
 use super::hops::{HopPlanner, Place};
 use super::kernel_port;
 use super::slots::{DestinationName, SlotDirectory};
-use crate::config::{self, Config, ForwardingMethod, RealServer, VirtualServer};
+use crate::config::{Config, ForwardingMethod, RealServer, VirtualServer};
 use crate::topology::{Leg, Topology};
 
 /// Whether local real servers can be reached.
@@ -54,7 +53,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 self.hops.findings.insert(Finding::VipNotLocal { service: server.key });
             }
             let destinations = self.destinations(server);
-            let spec = ServiceSpec::new(server.key, scheduler(server.scheduler), destinations);
+            let spec = ServiceSpec::new(server.key, server.scheduler, destinations);
             let settings = ServiceSettings { mss_clamp: server.mss_clamp };
             builder.add(ServiceSpec { state: self.slots.service(server.key), settings, ..spec })?;
         }
@@ -174,17 +173,5 @@ fn method(said: ForwardingMethod) -> Method {
         ForwardingMethod::Nat => Method::Nat,
         ForwardingMethod::Dr => Method::Dr,
         ForwardingMethod::Tun => Method::Tun,
-    }
-}
-
-fn scheduler(said: config::SchedulerKind) -> SchedulerKind {
-    match said {
-        config::SchedulerKind::Rr => SchedulerKind::Rr,
-        config::SchedulerKind::Wrr => SchedulerKind::Wrr,
-        config::SchedulerKind::Wlc => SchedulerKind::Wlc,
-        config::SchedulerKind::Mh { port, fallback } => SchedulerKind::Mh(MhFlags {
-            port: if port { HashPort::Included } else { HashPort::Ignored },
-            fallback: if fallback { Fallback::Walk } else { Fallback::Refuse },
-        }),
     }
 }

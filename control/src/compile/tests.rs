@@ -6,12 +6,13 @@ use std::sync::Arc;
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight};
 use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
+use dataplane::sched::SchedulerKind;
 use dataplane::service::{Activity, Destination, MssClamp};
 
 use super::*;
 use crate::config::{
     AddressFlags, Broadcast, ChecksumPolicy, CopyMode, ForwardingMethod, InterfaceConfig, Queues, RealServer,
-    SchedulerKind, StaticAddress, VirtualServer, XdpMode,
+    StaticAddress, VirtualServer, XdpMode,
 };
 use crate::topology::batch;
 

@@ -20,6 +20,7 @@ mod mss_clamp;
 mod preprocess;
 mod real_server;
 mod render;
+mod scheduler;
 mod sequence;
 mod source;
 mod static_ipaddress;
@@ -34,8 +35,8 @@ use preprocess::Preprocessor;
 pub use diagnostics::{Diagnostic, Diagnostics, Location, MOST_SHOWN, Severity};
 pub use model::{
     AddressFlags, Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, GlobalDefs,
-    Idle, InterfaceConfig, KernelPort, Queues, RealServer, SchedulerKind, StaticAddress, TimeoutOverrides,
-    VirtualServer, Workers, XdpMode,
+    Idle, InterfaceConfig, KernelPort, Queues, RealServer, StaticAddress, TimeoutOverrides, VirtualServer, Workers,
+    XdpMode,
 };
 pub use source::{FileId, Place, SourceFile, SourceMap, Span};
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, ServiceKey, Weight};
+use dataplane::sched::SchedulerKind;
 use dataplane::service::MssClamp;
 use ipnet::IpNet;
 
@@ -110,24 +111,6 @@ pub struct RealServer {
     pub inhibit_on_failure: bool,
     /// Where the block's heading stands.
     pub place: Place,
-}
-
-/// How a real server is chosen for a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SchedulerKind {
-    /// Round robin.
-    Rr,
-    /// Weighted round robin.
-    Wrr,
-    /// Weighted least connections.
-    Wlc,
-    /// Maglev hashing of the client's address.
-    Mh {
-        /// `mh-port`: hash the client's port too.
-        port: bool,
-        /// `mh-fallback`: go on to another server where the chosen one has weight 0.
-        fallback: bool,
-    },
 }
 
 /// How packets reach a real server.

@@ -10,22 +10,13 @@ use dataplane::service::MssClamp;
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
 use super::lexer::Word;
-use super::lower::{Lower, either, shown};
+use super::lower::{Lower, shown};
 use super::method;
-use super::model::{ForwardingMethod, SchedulerKind, VirtualServer};
+use super::model::{ForwardingMethod, VirtualServer};
 use super::mss_clamp;
 use super::real_server::{self, RealServers};
+use super::scheduler::{self, Scheduling};
 use super::source::Place;
-
-/// Schedulers of IPVS that this version does not have.
-const LATER_SCHEDULERS: &[&str] = &["lc", "fo", "ovf", "lblc", "lblcr", "dh", "sh", "sed", "nq", "twos"];
-/// Those that it has.
-const SCHEDULERS: &[(&str, SchedulerKind)] = &[
-    ("rr", SchedulerKind::Rr),
-    ("wrr", SchedulerKind::Wrr),
-    ("wlc", SchedulerKind::Wlc),
-    ("mh", SchedulerKind::Mh { port: false, fallback: false }),
-];
 
 /// The virtual servers so far.
 #[derive(Default)]
@@ -36,7 +27,7 @@ pub(super) struct VirtualServers {
 
 /// What the statements of a block say, before defaults.
 struct Settings {
-    scheduler: Option<SchedulerKind>,
+    scheduling: Scheduling,
     method: Option<ForwardingMethod>,
     protocol: Option<Protocol>,
     weight: Weight,
@@ -49,7 +40,6 @@ struct Settings {
 
 #[derive(Default)]
 struct Said {
-    scheduler: bool,
     method: bool,
     protocol: bool,
 }
@@ -81,7 +71,7 @@ impl VirtualServers {
             lower.warning(block.span(), format!("{key} has no real servers"), "ignored, as keepalived does");
             return;
         }
-        let scheduler = settings.scheduler.unwrap_or(SchedulerKind::Wlc);
+        let scheduler = settings.scheduling.kind();
         self.servers.push(VirtualServer {
             key,
             scheduler,
@@ -154,7 +144,7 @@ pub(super) fn endpoint(lower: &mut Lower<'_>, words: &[Word]) -> Option<Endpoint
 
 fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
     let mut settings = Settings {
-        scheduler: None,
+        scheduling: Scheduling::default(),
         method: None,
         protocol: None,
         weight: Weight::ONE,
@@ -167,12 +157,9 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
         let Some(keyword) = statement.keyword else { continue };
         lower.no_effect(statement);
         match keyword.name {
-            "lvs_sched" | "lb_algo" => {
-                settings.said.scheduler = true;
-                settings.scheduler = scheduler(lower, statement);
-            }
-            "mh-port" | "mh-fallback" | "sh-port" | "sh-fallback" => {
-                scheduler_flag(lower, statement, &mut settings.scheduler);
+            "lvs_sched" | "lb_algo" => settings.scheduling.lower(lower, statement),
+            "mh-port" | "mh-fallback" | "sh-port" | "sh-fallback" | "flag-1" | "flag-2" | "flag-3" => {
+                settings.scheduling.flag(lower, statement);
             }
             "lvs_method" | "lb_kind" => {
                 settings.said.method = true;
@@ -205,11 +192,11 @@ fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, at: Endpoint, sett
                 .help("add `protocol TCP` or `protocol UDP`"),
         );
     }
-    if !said.scheduler {
+    if !settings.scheduling.is_said() {
         lower.report.push(
             Diagnostic::warning(block.span(), format!("{at} names no `lb_algo`"))
                 .label("wlc, as in keepalived")
-                .help(format!("add `lb_algo` and {}", scheduler_names())),
+                .help(format!("add `lb_algo` and {}", scheduler::names())),
         );
     }
     if !said.method {
@@ -225,36 +212,6 @@ fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, at: Endpoint, sett
             format!("{at} has every port"),
             "keepalived makes it persistent for 360 s, which has no effect in this version of Sluice",
         );
-    }
-}
-
-fn scheduler_names() -> String {
-    either(&SCHEDULERS.iter().map(|(name, _)| *name).collect::<Vec<_>>())
-}
-
-fn scheduler(lower: &mut Lower<'_>, statement: &Statement) -> Option<SchedulerKind> {
-    let word = lower.one(statement, "a scheduler")?;
-    if LATER_SCHEDULERS.contains(&word.text.as_str()) {
-        lower.error(
-            word.span,
-            format!("the scheduler `{}` is not supported yet", word.text),
-            format!("this version has {}", scheduler_names()),
-        );
-        return None;
-    }
-    lower.choice(word, "scheduler", SCHEDULERS)
-}
-
-fn scheduler_flag(lower: &mut Lower<'_>, statement: &Statement, scheduler: &mut Option<SchedulerKind>) {
-    lower.extra(statement, 0);
-    match (statement.name(), scheduler) {
-        ("mh-port", Some(SchedulerKind::Mh { port, .. })) => *port = true,
-        ("mh-fallback", Some(SchedulerKind::Mh { fallback, .. })) => *fallback = true,
-        (name, _) => {
-            let kind = name.split('-').next().unwrap_or_default();
-            let message = format!("`{name}` only applies to the scheduler `{kind}`");
-            lower.warning(statement.head(), message, format!("ignored: no `lb_algo {kind}` before it"));
-        }
     }
 }
 

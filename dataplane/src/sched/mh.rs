@@ -7,8 +7,9 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::{fold, gcd, is_eligible};
-use crate::ident::{Endpoint, NetPort};
+use super::hash_flags::{Fallback, HashFlags};
+use super::{fold, gcd};
+use crate::ident::Endpoint;
 use crate::service::Destination;
 
 /// Places in the lookup table: IPVS's default, a prime.
@@ -19,62 +20,30 @@ const TURN_BITS: u32 = 6;
 const OFFSET_KEY: u64 = 2_654_435_761;
 const SKIP_KEY: u64 = 2_654_446_892;
 
-/// `mh-port` and `mh-fallback` of keepalived.conf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct MhFlags {
-    /// Whether the client's port is hashed too.
-    pub port: HashPort,
-    /// What happens when the destination found takes no flows.
-    pub fallback: Fallback,
-}
-
-/// Whether the client's port is part of the hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum HashPort {
-    /// Only the address: a client stays with one destination.
-    #[default]
-    Ignored,
-    /// Address and port.
-    Included,
-}
-
-/// What becomes of a flow whose destination takes none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Fallback {
-    /// It is refused.
-    #[default]
-    Refuse,
-    /// The hash is walked on until a destination takes it.
-    Walk,
-}
-
 /// The filled table.
 #[derive(Debug)]
 pub struct Lookup {
-    flags: MhFlags,
+    flags: HashFlags,
     // Positions in the destination list; empty when no destination has a weight.
     places: Vec<u32>,
 }
 
 impl Lookup {
-    pub(super) fn new(destinations: &[Destination], flags: MhFlags) -> Self {
+    pub(super) fn new(destinations: &[Destination], flags: HashFlags) -> Self {
         Self { flags, places: fill(destinations) }
     }
 
-    pub(super) const fn flags(&self) -> MhFlags {
+    pub(super) const fn flags(&self) -> HashFlags {
         self.flags
     }
 
     pub(super) fn pick<'d>(&self, destinations: &'d [Destination], client: Endpoint) -> Option<&'d Destination> {
-        let client = match self.flags.port {
-            HashPort::Included => client,
-            HashPort::Ignored => Endpoint { port: NetPort::ANY, ..client },
-        };
+        let client = self.flags.hashed(client);
         let first = hash(client, OFFSET_KEY, 0) % PLACES;
         let found = self.at(destinations, first);
         match self.flags.fallback {
-            Fallback::Refuse => found.filter(|d| is_eligible(d)),
-            Fallback::Walk => found.filter(|d| is_eligible(d)).or_else(|| self.walk(destinations, client, first)),
+            Fallback::Refuse => found.filter(|d| d.takes_flows()),
+            Fallback::Walk => found.filter(|d| d.takes_flows()).or_else(|| self.walk(destinations, client, first)),
         }
     }
 
@@ -82,7 +51,7 @@ impl Lookup {
         (0..PLACES)
             .map(|step| hash(client, OFFSET_KEY, (step + first) % PLACES) % PLACES)
             .filter_map(|place| self.at(destinations, place))
-            .find(|d| is_eligible(d))
+            .find(|d| d.takes_flows())
     }
 
     fn at<'d>(&self, destinations: &'d [Destination], place: u32) -> Option<&'d Destination> {

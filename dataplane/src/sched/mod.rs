@@ -1,31 +1,67 @@
 //! Schedulers: which destination takes a new flow.
 //!
 //! Each is a file of its own and follows the module of IPVS with the same name; the order of destinations is IPVS's
-//! (the one added last first). A destination takes new flows while its weight is above zero.
+//! (the one added last first). Which of them take new flows, [`Destination::takes_flows`] says.
 
+mod affinity;
+mod buckets;
+mod dh;
+mod fo;
+mod hash_flags;
+mod lblc;
+mod lblcr;
+mod lc;
+mod load;
 mod mh;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
+mod sh;
+mod twos;
 mod wlc;
 mod wrr;
 
 use std::net::IpAddr;
 
-use crate::ident::{Endpoint, Weight};
+use crate::clock::Tick;
+use crate::ident::Endpoint;
 use crate::service::{Destination, ServiceState};
 
-pub use mh::{Fallback, HashPort, MhFlags};
+pub use affinity::Affinity;
+pub use hash_flags::{Fallback, HashFlags, HashPort};
 
 /// Which scheduler a service has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SchedulerKind {
     /// Round robin.
     Rr,
     /// Weighted round robin.
     Wrr,
+    /// Least connections.
+    Lc,
     /// Weighted least connections.
     Wlc,
+    /// Failover: the heaviest.
+    Fo,
+    /// Overflow: the heaviest that has fewer connections than its weight.
+    Ovf,
+    /// Locality-based least connections: the cache that had the VIP last.
+    Lblc,
+    /// The same with a set of caches for each VIP.
+    Lblcr,
+    /// Hash of the VIP.
+    Dh,
+    /// Hash of the client's address.
+    Sh(HashFlags),
+    /// Shortest expected delay.
+    Sed,
+    /// Never queue.
+    Nq,
+    /// The better of two random choices.
+    Twos,
     /// Maglev hashing of the client's address.
-    Mh(MhFlags),
+    Mh(HashFlags),
 }
 
 impl SchedulerKind {
@@ -34,10 +70,36 @@ impl SchedulerKind {
         match self {
             Self::Rr => "rr",
             Self::Wrr => "wrr",
+            Self::Lc => "lc",
             Self::Wlc => "wlc",
+            Self::Fo => "fo",
+            Self::Ovf => "ovf",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
+            Self::Dh => "dh",
+            Self::Sh(_) => "sh",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Twos => "twos",
             Self::Mh(_) => "mh",
         }
     }
+
+    /// Whether it remembers which destination had which VIP.
+    pub const fn has_affinity(self) -> bool {
+        matches!(self, Self::Lblc | Self::Lblcr)
+    }
+}
+
+/// What a scheduler may know of a packet that opens a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Where it comes from.
+    pub client: Endpoint,
+    /// The address that it is for.
+    pub vip: IpAddr,
+    /// When it comes.
+    pub now: Tick,
 }
 
 /// A scheduler made ready for one list of destinations.
@@ -47,10 +109,30 @@ pub enum Scheduler {
     Rr,
     /// See [`SchedulerKind::Wrr`].
     Wrr(wrr::Weights),
+    /// See [`SchedulerKind::Lc`].
+    Lc,
     /// See [`SchedulerKind::Wlc`].
     Wlc,
+    /// See [`SchedulerKind::Fo`].
+    Fo,
+    /// See [`SchedulerKind::Ovf`].
+    Ovf,
+    /// See [`SchedulerKind::Lblc`].
+    Lblc,
+    /// See [`SchedulerKind::Lblcr`].
+    Lblcr,
+    /// See [`SchedulerKind::Dh`].
+    Dh(buckets::Buckets),
+    /// See [`SchedulerKind::Sh`].
+    Sh(sh::Sources),
+    /// See [`SchedulerKind::Sed`].
+    Sed,
+    /// See [`SchedulerKind::Nq`].
+    Nq,
+    /// See [`SchedulerKind::Twos`].
+    Twos,
     /// See [`SchedulerKind::Mh`].
-    Mh(Box<mh::Lookup>),
+    Mh(mh::Lookup),
 }
 
 impl Scheduler {
@@ -59,8 +141,18 @@ impl Scheduler {
         match kind {
             SchedulerKind::Rr => Self::Rr,
             SchedulerKind::Wrr => Self::Wrr(wrr::Weights::new(destinations)),
+            SchedulerKind::Lc => Self::Lc,
             SchedulerKind::Wlc => Self::Wlc,
-            SchedulerKind::Mh(flags) => Self::Mh(Box::new(mh::Lookup::new(destinations, flags))),
+            SchedulerKind::Fo => Self::Fo,
+            SchedulerKind::Ovf => Self::Ovf,
+            SchedulerKind::Lblc => Self::Lblc,
+            SchedulerKind::Lblcr => Self::Lblcr,
+            SchedulerKind::Dh => Self::Dh(dh::buckets(destinations)),
+            SchedulerKind::Sh(flags) => Self::Sh(sh::Sources::new(destinations, flags)),
+            SchedulerKind::Sed => Self::Sed,
+            SchedulerKind::Nq => Self::Nq,
+            SchedulerKind::Twos => Self::Twos,
+            SchedulerKind::Mh(flags) => Self::Mh(mh::Lookup::new(destinations, flags)),
         }
     }
 
@@ -69,32 +161,47 @@ impl Scheduler {
         match self {
             Self::Rr => SchedulerKind::Rr,
             Self::Wrr(_) => SchedulerKind::Wrr,
+            Self::Lc => SchedulerKind::Lc,
             Self::Wlc => SchedulerKind::Wlc,
+            Self::Fo => SchedulerKind::Fo,
+            Self::Ovf => SchedulerKind::Ovf,
+            Self::Lblc => SchedulerKind::Lblc,
+            Self::Lblcr => SchedulerKind::Lblcr,
+            Self::Dh(_) => SchedulerKind::Dh,
+            Self::Sh(sources) => SchedulerKind::Sh(sources.flags()),
+            Self::Sed => SchedulerKind::Sed,
+            Self::Nq => SchedulerKind::Nq,
+            Self::Twos => SchedulerKind::Twos,
             Self::Mh(lookup) => SchedulerKind::Mh(lookup.flags()),
         }
     }
 
-    /// The destination for a new flow from `client`, or `None` when no destination takes flows.
+    /// The destination for a new flow, or `None` when no destination takes it.
     ///
-    /// `destinations` are those that the scheduler was made for; `state` is the service's cursor, shared by all workers.
+    /// `destinations` are those that the scheduler was made for; `state` is the service's, shared by all workers.
     pub fn pick<'d>(
         &self,
         destinations: &'d [Destination],
         state: &ServiceState,
-        client: Endpoint,
+        arrival: Arrival,
     ) -> Option<&'d Destination> {
         match self {
             Self::Rr => rr::pick(destinations, state),
             Self::Wrr(weights) => weights.pick(destinations, state),
+            Self::Lc => lc::pick(destinations),
             Self::Wlc => wlc::pick(destinations),
-            Self::Mh(lookup) => lookup.pick(destinations, client),
+            Self::Fo => fo::pick(destinations),
+            Self::Ovf => ovf::pick(destinations),
+            Self::Lblc => lblc::pick(destinations, state, arrival),
+            Self::Lblcr => lblcr::pick(destinations, state, arrival),
+            Self::Dh(buckets) => dh::pick(buckets, destinations, arrival.vip),
+            Self::Sh(sources) => sources.pick(destinations, arrival.client),
+            Self::Sed => sed::pick(destinations),
+            Self::Nq => nq::pick(destinations),
+            Self::Twos => twos::pick(destinations, state),
+            Self::Mh(lookup) => lookup.pick(destinations, arrival.client),
         }
     }
-}
-
-/// Whether a destination takes new flows.
-fn is_eligible(destination: &Destination) -> bool {
-    destination.weight > Weight::ZERO
 }
 
 /// An address folded into 32 bits as IPVS's hashing schedulers do: the xor of its 32-bit words, as numbers.
@@ -114,122 +221,4 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::ident::NetPort;
-    use crate::service::{Activity, DestinationCounts, DestinationSlot, Method};
-
-    /// Destinations A, B, C… with these weights, added in this order: kept last first.
-    fn list(weights: &[u32]) -> Vec<Destination> {
-        let mut list: Vec<_> = (0..).zip(weights).map(|(n, w)| destination(n, *w)).collect();
-        list.reverse();
-        list
-    }
-
-    fn destination(n: u8, weight: u32) -> Destination {
-        let at = Endpoint { address: IpAddr::from([10, 0, 0, n + 1]), port: NetPort::new(80) };
-        let (slot, weight) = (DestinationSlot(u32::from(n)), Weight::new(weight).unwrap());
-        Destination::new(slot, at, Method::Nat, weight, Arc::new(DestinationCounts::new(1)))
-    }
-
-    fn client(n: u16) -> Endpoint {
-        let [a, b] = n.to_be_bytes();
-        Endpoint { address: IpAddr::from([192, 0, a, b]), port: NetPort::new(40_000) }
-    }
-
-    fn letter(destination: &Destination) -> char {
-        char::from(b'A' + destination.slot.0 as u8)
-    }
-
-    fn sequence(kind: SchedulerKind, weights: &[u32], length: usize) -> String {
-        let list = list(weights);
-        let (scheduler, state) = (Scheduler::new(kind, &list), ServiceState::default());
-        let pick = |_| scheduler.pick(&list, &state, client(1)).map_or('-', letter).to_string();
-        (0..length).map(pick).collect::<Vec<_>>().join(" ")
-    }
-
-    /// The answers of IPVS itself, as scripts/vm/sequences.sh took them in the virtual machine.
-    fn ipvs(fixture: &str) -> &str {
-        fixture.lines().find(|line| !line.starts_with('#')).unwrap()
-    }
-
-    #[test]
-    fn rr_and_wrr_give_the_sequences_of_ipvs() {
-        let rr = ipvs(include_str!("../../../scripts/vm/fixtures/rr-1-1-1.txt"));
-        assert_eq!(sequence(SchedulerKind::Rr, &[1, 1, 1], 18), rr);
-        for (weights, fixture) in [
-            ([1, 1, 1], include_str!("../../../scripts/vm/fixtures/wrr-1-1-1.txt")),
-            ([1, 2, 3], include_str!("../../../scripts/vm/fixtures/wrr-1-2-3.txt")),
-            ([3, 2, 1], include_str!("../../../scripts/vm/fixtures/wrr-3-2-1.txt")),
-            ([4, 2, 2], include_str!("../../../scripts/vm/fixtures/wrr-4-2-2.txt")),
-        ] {
-            assert_eq!(sequence(SchedulerKind::Wrr, &weights, 18), ipvs(fixture), "{weights:?}");
-        }
-    }
-
-    #[test]
-    fn weight_zero_drains_under_every_scheduler() {
-        let kinds = [
-            SchedulerKind::Rr,
-            SchedulerKind::Wrr,
-            SchedulerKind::Wlc,
-            SchedulerKind::Mh(MhFlags { fallback: mh::Fallback::Walk, ..MhFlags::default() }),
-        ];
-        for kind in kinds {
-            assert!(!sequence(kind, &[1, 0, 5], 50).contains('B'), "{kind:?}");
-            assert_eq!(sequence(kind, &[0, 0], 1), "-", "{kind:?}");
-            assert_eq!(sequence(kind, &[], 1), "-", "{kind:?}");
-        }
-    }
-
-    #[test]
-    fn rr_keeps_its_place_when_the_list_changes() {
-        let (state, before) = (ServiceState::default(), list(&[1, 1, 1]));
-        assert_eq!(Scheduler::Rr.pick(&before, &state, client(1)).map(letter), Some('C'));
-        let after: Vec<_> = before.iter().filter(|d| letter(d) != 'A').cloned().collect();
-        assert_eq!(Scheduler::Rr.pick(&after, &state, client(1)).map(letter), Some('B'));
-        assert_eq!(Scheduler::Rr.pick(&after, &state, client(1)).map(letter), Some('C'));
-    }
-
-    #[test]
-    fn wrr_ends_for_any_weights() {
-        for weights in [&[Weight::MAX, 1][..], &[Weight::MAX, 0], &[7, 7, 3], &[65_536, 256]] {
-            assert!(!sequence(SchedulerKind::Wrr, weights, 100).contains('-'), "{weights:?}");
-        }
-    }
-
-    #[test]
-    fn wlc_prefers_the_least_loaded_for_its_weight() {
-        let list = list(&[1, 2]);
-        let pick = || Scheduler::Wlc.pick(&list, &ServiceState::default(), client(1)).map(letter);
-        assert_eq!(pick(), Some('B'), "a tie goes to the first in the list");
-        list[0].counts.begin(Activity::Active);
-        assert_eq!(pick(), Some('A'));
-        list[1].counts.begin(Activity::Active);
-        assert_eq!(pick(), Some('B'), "one of weight 2 against one of weight 1");
-        list[0].counts.shift(Activity::Active, Activity::Inactive);
-        assert_eq!(pick(), Some('B'), "an inactive connection weighs a 256th");
-    }
-
-    #[test]
-    fn mh_balances_by_weight_and_moves_little_when_one_leaves() {
-        let all = list(&[1, 1, 2]);
-        let kind = SchedulerKind::Mh(MhFlags::default());
-        let picks = |list: &[Destination]| -> Vec<_> {
-            let (mh, state) = (Scheduler::new(kind, list), ServiceState::default());
-            (0..2000).map(|n| mh.pick(list, &state, client(n)).map(letter)).collect()
-        };
-        let before = picks(&all);
-        let mut share = HashMap::new();
-        for destination in &before {
-            *share.entry(*destination).or_insert(0) += 1;
-        }
-        assert!((900..1100).contains(&share[&Some('C')]), "{share:?}");
-        let after = picks(&all.iter().filter(|d| letter(d) != 'A').cloned().collect::<Vec<_>>());
-        let moved = before.iter().zip(&after).filter(|(was, is)| **was != Some('A') && was != is).count();
-        assert!(moved < 200, "{moved} of 2000 flows moved between servers that stayed");
-    }
-}
+mod tests;

@@ -4,7 +4,6 @@
 
 use std::sync::atomic::Ordering;
 
-use super::is_eligible;
 use crate::service::{Destination, ServiceState};
 
 pub(super) fn pick<'d>(destinations: &'d [Destination], state: &ServiceState) -> Option<&'d Destination> {
@@ -25,5 +24,5 @@ fn after(destinations: &[Destination], cursor: u64) -> Option<&Destination> {
     let last = destinations.iter().position(|d| u64::from(d.slot.0) + 1 == cursor);
     let start = last.map_or(0, |at| at + 1);
     let (head, tail) = destinations.split_at(start);
-    tail.iter().chain(head).find(|d| is_eligible(d))
+    tail.iter().chain(head).find(|d| d.takes_flows())
 }

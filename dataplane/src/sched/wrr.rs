@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{gcd, is_eligible};
+use super::gcd;
 use crate::service::{Destination, ServiceState};
 
 /// What the weights of a list come to.
@@ -44,7 +44,7 @@ impl Weights {
     /// The next destination and the current weight that it was taken at. The list is scanned from behind the last
     /// one; each time its end is passed the current weight goes down one step, from the bottom back to the top.
     fn after<'d>(&self, destinations: &'d [Destination], cursor: u64) -> Option<(&'d Destination, u32)> {
-        destinations.iter().find(|d| is_eligible(d))?;
+        destinations.iter().find(|d| d.takes_flows())?;
         let last = destinations.iter().position(|d| u64::from(d.slot.0) + 1 == cursor >> 32);
         // IPVS learns its servers one by one, and behind the first of them the current weight is 1: so it begins.
         let mut current = if cursor == 0 { 1 } else { self.align(cursor as u32) };
@@ -52,7 +52,7 @@ impl Weights {
         loop {
             let mut rest = destinations.iter().skip(at);
             if current > 0
-                && let Some(found) = rest.find(|d| is_eligible(d) && d.weight.value() >= current)
+                && let Some(found) = rest.find(|d| d.takes_flows() && d.weight.value() >= current)
             {
                 return Some((found, current));
             }

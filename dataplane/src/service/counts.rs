@@ -1,9 +1,11 @@
-//! What outlives a snapshot: connection counts of a destination and the scheduler cursor of a service.
+//! What outlives a snapshot: connection counts of a destination, and what the scheduler of a service remembers.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::counters::{Counter, Traffic};
 use crate::ident::Weight;
+use crate::sched::{Affinity, SchedulerKind};
 
 /// Connections of a destination, as `ipvsadm -L` shows them. Only the winner of a flow's state transition moves them.
 #[derive(Debug)]
@@ -108,10 +110,26 @@ pub enum Activity {
     Inactive,
 }
 
-/// The scheduler cursor of a service, shared by all workers.
+/// What the scheduler of a service remembers, shared by all workers.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct ServiceState {
     /// What it means is the scheduler's business.
     pub cursor: AtomicU64,
+    affinity: OnceLock<Affinity>,
+}
+
+impl ServiceState {
+    /// Makes room for what a scheduler of this kind remembers: control does, so that no worker has to.
+    pub fn prepare(&self, kind: SchedulerKind) {
+        if kind.has_affinity() {
+            self.affinity.get_or_init(Affinity::default);
+        }
+    }
+
+    /// Which destination had which VIP, once [`ServiceState::prepare`] made room for it.
+    #[inline]
+    pub fn affinity(&self) -> Option<&Affinity> {
+        self.affinity.get()
+    }
 }

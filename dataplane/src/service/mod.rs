@@ -88,6 +88,12 @@ impl Destination {
             _ => 0,
         }
     }
+
+    /// Whether it takes new flows.
+    #[inline]
+    pub fn takes_flows(&self) -> bool {
+        self.weight > Weight::ZERO
+    }
 }
 
 /// A virtual service.
@@ -99,7 +105,7 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Its destinations as IPVS keeps them: the one added last stands first.
     pub destinations: Vec<Destination>,
-    /// Scheduler cursor, kept over swaps.
+    /// What the scheduler remembers, kept over swaps.
     pub state: Arc<ServiceState>,
     /// How its flows are treated.
     pub settings: ServiceSettings,

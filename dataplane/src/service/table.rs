@@ -67,7 +67,7 @@ pub struct ServiceSpec {
     pub scheduler: SchedulerKind,
     /// Its destinations, in the order of the configuration.
     pub destinations: Vec<Destination>,
-    /// Its scheduler's cursor.
+    /// What its scheduler remembers.
     pub state: Arc<ServiceState>,
     /// What else it asks for.
     pub settings: ServiceSettings,
@@ -107,6 +107,7 @@ impl ServicesBuilder {
             }
             self.services.by_slot[slot] = Some((index, at as u32));
         }
+        state.prepare(scheduler);
         let scheduler = Scheduler::new(scheduler, &list);
         self.services.services.push(Service { key, scheduler, destinations: list, state, settings });
         Ok(index)

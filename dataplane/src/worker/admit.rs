@@ -11,9 +11,10 @@ use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewFlow, flag};
 use crate::forward::icmp::ErrorKind;
-use crate::ident::{Endpoint, NetPort, Protocol, Weight};
+use crate::ident::{Endpoint, NetPort, Protocol};
 use crate::next_hop::Hop;
 use crate::port::Ports;
+use crate::sched::Arrival;
 use crate::service::{Destination, Method, Service};
 use crate::snapshot::StraySegments;
 use crate::state::{TcpState, UDP_STATE, View};
@@ -95,18 +96,24 @@ fn open<'s, F: Path, P: Ports>(
     keyed: &Keyed<'_, F>,
     service: &'s Service,
 ) -> Result<Opened<'s>, Drop> {
-    let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
-    let picked = service.scheduler.pick(&service.destinations, &service.state, client).ok_or(Drop::NoDestination)?;
+    let picked = pick(context, keyed, service).ok_or(Drop::NoDestination)?;
     if let Some(opened) = insert(context, hands, keyed, picked)? {
         return Ok(opened);
     }
-    let others = service.destinations.iter().filter(|other| other.weight > Weight::ZERO && other.slot != picked.slot);
+    let others = service.destinations.iter().filter(|other| other.takes_flows() && other.slot != picked.slot);
     for destination in others.take(OTHER_SERVERS) {
         if let Some(opened) = insert(context, hands, keyed, destination)? {
             return Ok(opened);
         }
     }
     Err(Drop::ReverseTaken)
+}
+
+/// The server that the service's scheduler has for a packet.
+fn pick<'s, F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, service: &'s Service) -> Option<&'s Destination> {
+    let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
+    let arrival = Arrival { client, vip: keyed.key.destination.into(), now: context.now };
+    service.scheduler.pick(&service.destinations, &service.state, arrival)
 }
 
 /// Inserts a flow to `destination`; `None` when its reverse key belongs to another flow.

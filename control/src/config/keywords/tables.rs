@@ -454,6 +454,9 @@ const VIRTUAL_SERVER: &[Group] = &[
         "mh-fallback",
         "sh-port",
         "sh-fallback",
+        "flag-1",
+        "flag-2",
+        "flag-3",
         // Refused rather than ignored: without them packets would go another way than the file says.
         "syn_proxy",
         "laddr_group_name",
@@ -465,9 +468,6 @@ const VIRTUAL_SERVER: &[Group] = &[
     idle(&[
         "ip_family",
         "ops",
-        "flag-1",
-        "flag-2",
-        "flag-3",
         "persistence_engine",
         "persistence_timeout",
         "persistence_granularity",
