@@ -59,6 +59,9 @@ counted! {
         BadTransport = "bad_transport", "a transport header with an impossible length";
         BadChecksum = "bad_checksum", "a wrong transport checksum on a port with `checksum full`";
         UnhandledProtocol = "unhandled_protocol", "a transport that services do not balance";
+        BadFragment = "bad_fragment", "a fragment with an impossible length, or inside the TCP header (RFC 3128)";
+        FragmentOverlap = "fragment_overlap", "of a datagram of which fragments overlap (RFC 5722): no more of it passes";
+        FragmentRepeated = "fragment_repeated", "a fragment of which all has passed before";
         FragmentUnknown = "fragment_unknown", "a later fragment whose first did not come in time";
         FragmentLimited = "fragment_limited", "a fragment before its first, with too many waiting already";
         NotForUs = "not_for_us", "for the kernel, and from it: matches no flow and no service";
@@ -97,7 +100,7 @@ counted! {
         IcmpSent = "icmp_sent", "ICMP errors made";
         IcmpTranslated = "icmp_translated", "ICMP errors of others that were translated and passed on";
         IcmpSuppressed = "icmp_suppressed", "ICMP errors not sent because of the rate limit";
-        FragmentTableFull = "fragment_table_full", "first fragments that found no place to be remembered: later ones get lost";
+        FragmentTableFull = "fragment_table_full", "datagrams in pieces given up before their time because newer ones had no place";
         Held = "held", "frames kept for a while, such as a fragment before its first";
         Released = "released", "frames that were held and then forwarded or dropped: `held` less this are held now";
         ChecksumCompleted = "checksum_completed", "partial checksums completed on a port with `checksum full`";

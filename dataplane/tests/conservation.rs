@@ -52,7 +52,8 @@ fn frame(dice: &mut Dice) -> (PortIndex, Vec<u8>) {
         7 => (KERNEL, [&[2, 0, 0, 0, 0, 3][..], &KERNEL_MAC, &reply[12..]].concat()),
         8 => {
             let whole = udp(ROUTER_MAC, FRONT_MAC, (client, port), (vip, 80), &[9; 2000]).bytes();
-            (FRONT, packet::fragment(&whole, 1208).swap_remove(dice.roll(2)))
+            let range = dice.choose(&[0..1208, 1208..2008, 0..8, 800..1600, 1600..2008].each_ref());
+            (FRONT, packet::piece(&whole, range.clone()))
         }
         _ => (FRONT, request[..dice.roll(request.len())].to_vec()),
     }

@@ -5,6 +5,7 @@
 pub mod checksum;
 mod fields;
 mod headers;
+mod piece;
 mod tcp_flags;
 mod tcp_options;
 
@@ -12,5 +13,6 @@ pub use checksum::Settled;
 pub use fields::{EtherType, ip, ipv4, ipv6, number, tcp, udp};
 pub(crate) use headers::skip_extensions;
 pub use headers::{Fragment, Headers, IpVersion, parse, parse_ip};
+pub use piece::{Piece, piece};
 pub use tcp_flags::TcpFlags;
 pub use tcp_options::{PlacedOption, TcpOption, TcpOptions};

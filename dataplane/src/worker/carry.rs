@@ -5,10 +5,9 @@
 use std::net::IpAddr;
 
 use super::egress::{self, Learnt};
-use super::fragment::Datagram;
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, clamp, extended, reply};
+use super::{Context, Hands, Packet, clamp, extended, fragment, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -46,7 +45,10 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
     if !advance(context, entry, destination, direction, &keyed) {
         return Some(keyed);
     }
-    remember(context, hands, &keyed, flow, direction);
+    if let Err(reason) = remember(context, hands, &keyed, flow, direction) {
+        hands.discard(context, keyed.packet.frame, reason);
+        return None;
+    }
     deliver(context, hands, keyed.packet, entry, destination, direction);
     None
 }
@@ -74,8 +76,10 @@ pub(super) fn first<F: Path, P: Ports>(
     destination: &Destination,
 ) {
     let entry = F::table(context.shared).entry(flow);
-    remember(context, hands, &keyed, flow, Direction::Forward);
-    deliver(context, hands, keyed.packet, entry, destination, Direction::Forward);
+    match remember(context, hands, &keyed, flow, Direction::Forward) {
+        Ok(()) => deliver(context, hands, keyed.packet, entry, destination, Direction::Forward),
+        Err(reason) => hands.discard(context, keyed.packet.frame, reason),
+    }
 }
 
 /// A packet that goes a flow's way and moves nothing in it: a later fragment, an ICMP error.
@@ -94,19 +98,21 @@ pub(super) fn follow<F: Path, P: Ports>(
 }
 
 /// Lets later fragments find the flow of a first one.
-#[inline]
+///
+/// # Errors
+/// The reason for which the first one is to be dropped.
+#[inline(always)]
 fn remember<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &Hands<P>,
     keyed: &Keyed<'_, F>,
     flow: FlowRef,
     direction: Direction,
-) {
+) -> Result<(), Drop> {
     let Packet { frame, headers, .. } = &keyed.packet;
-    if let Fragment::First { id } = headers.fragment {
-        let addresses = (keyed.key.source, keyed.key.destination);
-        let datagram = Datagram::of(headers, hands.ports.bytes(frame), addresses, id);
-        context.shared.fragments.publish(context, (flow, direction), &datagram);
+    match headers.fragment {
+        Fragment::First { .. } => fragment::first::<F>(context, headers, hands.ports.bytes(frame), (flow, direction)),
+        _ => Ok(()),
     }
 }
 

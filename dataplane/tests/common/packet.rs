@@ -344,9 +344,13 @@ pub fn transport(frame: &[u8]) -> Vec<u8> {
 
 /// Cuts a datagram in two: the first with `at` bytes (a multiple of 8) of transport.
 pub fn fragment(frame: &[u8], at: usize) -> Vec<Vec<u8>> {
+    vec![piece(frame, 0..at), piece(frame, at..transport(frame).len())]
+}
+
+/// The fragment of a datagram with these bytes of its transport; the last when it has the end of it.
+pub fn piece(frame: &[u8], range: std::ops::Range<usize>) -> Vec<u8> {
     let body = transport(frame);
-    let pieces = [(&body[..at], 0, true), (&body[at..], at, false)];
-    pieces.iter().map(|(piece, offset, more)| one_fragment(frame, piece, *offset, *more)).collect()
+    one_fragment(frame, &body[range.clone()], range.start, range.end < body.len())
 }
 
 fn one_fragment(frame: &[u8], piece: &[u8], offset: usize, is_more: bool) -> Vec<u8> {

@@ -2,13 +2,16 @@
 //! protocol too, which later fragments of IPv6 may give otherwise: RFC 8200 section 4.5).
 //!
 //! One table for all workers, of fixed size, in words that are read and written without locks. What a torn or stale
-//! read could give is caught by comparing the fragment's addresses with the flow's own key.
+//! read could give is caught by comparing the fragment's addresses with the flow's own key. A worker that writes late
+//! into a place that is another datagram's by now can cost that one its later fragments, no more.
 
+mod coverage;
 mod early;
 
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use coverage::{Coverage, Progress};
 pub(super) use early::{Early, abandon, release};
 
 use super::path::Path;
@@ -16,13 +19,16 @@ use super::{Context, Hands, Packet, carry};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowRef, V4, V6};
-use crate::port::Ports;
-use crate::wire::{Fragment, Headers, IpVersion};
+use crate::port::{Frame, Ports};
+use crate::wire::{self, Fragment, Headers, IpVersion, Piece};
 
-/// Datagrams in reassembly at a time: buckets of four.
-const BUCKETS: usize = 4096;
+/// Datagrams in pieces at a time: buckets of four.
+const BUCKETS: usize = 1024;
 /// How long later fragments are waited for, in seconds: `ipfrag_time` of Linux.
 const PATIENCE: u64 = 30;
+/// Seconds after which a first fragment with the identification of another datagram begins a new one: a path holds no
+/// duplicate back so long, and a busy sender uses its 65536 identifications again soon (RFC 4963).
+const REPEAT: u64 = 2;
 /// Seconds are kept modulo this.
 const SECONDS: u64 = 1 << 15;
 /// The bits of a tag that are the hash.
@@ -39,7 +45,7 @@ pub(super) struct FragmentTable {
 
 /// What all fragments of a datagram have in common.
 #[derive(Debug, Hash)]
-pub(super) struct Datagram<A> {
+struct Datagram<A> {
     addresses: (A, A),
     id: u32,
     protocol: u8,
@@ -48,7 +54,7 @@ pub(super) struct Datagram<A> {
 
 impl<A> Datagram<A> {
     /// Of a fragment with this identification, in a frame as it was received.
-    pub(super) fn of(headers: &Headers, frame: &[u8], addresses: (A, A), id: u32) -> Self {
+    fn of(headers: &Headers, frame: &[u8], addresses: (A, A), id: u32) -> Self {
         let protocol = if headers.version == IpVersion::V4 { headers.protocol } else { 0 };
         Self { addresses, id, protocol, vlans: vlans(headers, frame) }
     }
@@ -67,50 +73,117 @@ fn vlans(headers: &Headers, frame: &[u8]) -> [u16; 2] {
 
 /// `tag`: the datagram's hash (48 bits), the direction (1), the second after which it is over (15); zero when unused.
 /// `flow`: index and generation, 32 bits each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Slot {
     tag: AtomicU64,
     flow: AtomicU64,
+    // Apart, so that the places of a bucket lie together.
+    coverage: Box<Coverage>,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self { tag: AtomicU64::new(0), flow: AtomicU64::new(0), coverage: Box::new(Coverage::new()) }
+    }
+
+    /// Adds a piece; a datagram that is whole needs no place any more.
+    fn add(&self, piece: Piece) -> Result<(), Drop> {
+        let tag = self.tag.load(Ordering::Acquire);
+        if self.coverage.add(piece)? == Progress::Whole {
+            // Whoever took the place meanwhile keeps it.
+            let _ = self.tag.compare_exchange(tag, 0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// The flow of a datagram whose first fragment has passed.
+struct Known<'t> {
+    slot: &'t Slot,
+    index: u32,
+    generation: u32,
+    direction: Direction,
 }
 
 impl FragmentTable {
     pub(super) fn new() -> Self {
         Self {
-            buckets: (0..BUCKETS).map(|_| std::array::from_fn(|_| Slot::default())).collect(),
+            buckets: (0..BUCKETS).map(|_| std::array::from_fn(|_| Slot::new())).collect(),
             hasher: foldhash::quality::RandomState::default(),
             published: AtomicU64::new(0),
         }
     }
 
-    /// Remembers the flow of a datagram whose first fragment is here. Without room its later fragments get lost.
-    pub(super) fn publish<A: Hash>(
+    /// Remembers the flow of a datagram whose first fragment is here. Where there is no room for it, the datagram whose
+    /// time is up first is given up.
+    ///
+    /// # Errors
+    /// The reason for which the first fragment is to be dropped.
+    fn publish(
         &self,
         context: Context<'_>,
         (flow, direction): (FlowRef, Direction),
-        datagram: &Datagram<A>,
-    ) {
-        let hash = self.hash(datagram);
-        let is_free = |slot: &&Slot| {
-            let held = slot.tag.load(Ordering::Relaxed);
-            held & HASH == hash || held == 0 || is_over(held, context.now)
+        hash: u64,
+        piece: Piece,
+    ) -> Result<(), Drop> {
+        let now = context.now;
+        let same = self.live(now, hash);
+        if let Some((slot, tag)) = same
+            && left(tag, now) + REPEAT > PATIENCE
+        {
+            return slot.add(piece);
+        }
+        let slot = match same {
+            Some((slot, _)) => slot,
+            None => self.place(context, hash),
         };
-        let Some(slot) = self.bucket(hash).iter().find(is_free) else {
-            return context.counters.event(Event::FragmentTableFull).add(1);
-        };
-        let until = (seconds(context.now) + PATIENCE) % SECONDS;
+        slot.tag.store(0, Ordering::Release);
+        slot.coverage.clear();
+        slot.coverage.add(piece)?;
+        let until = (seconds(now) + PATIENCE) % SECONDS;
         let is_reverse = u64::from(direction == Direction::Reverse);
         slot.flow.store(u64::from(flow.index()) << 32 | u64::from(flow.generation()), Ordering::Release);
         slot.tag.store(hash | is_reverse << 15 | until, Ordering::Release);
         self.published.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
-    /// Index and generation of the flow, and the direction, if the datagram's first fragment was seen.
-    fn find(&self, now: Tick, hash: u64) -> Option<(u32, u32, Direction)> {
-        let tagged = |slot: &Slot| (slot.tag.load(Ordering::Acquire), slot.flow.load(Ordering::Acquire));
-        let (tag, flow) =
-            self.bucket(hash).iter().map(tagged).find(|(tag, _)| tag & HASH == hash && !is_over(*tag, now))?;
+    /// A place for a datagram.
+    fn place(&self, context: Context<'_>, hash: u64) -> &Slot {
+        let bucket = self.bucket(hash);
+        // Zero when it is free.
+        let worth = |slot: &Slot| match slot.tag.load(Ordering::Relaxed) {
+            0 => 0,
+            tag if is_over(tag, context.now) => 0,
+            tag => left(tag, context.now) + 1,
+        };
+        // Of several of one age it is not always the same that goes.
+        let start = context.now.raw() as usize % bucket.len();
+        let (before, after) = bucket.split_at(start);
+        let mut best = &bucket[0];
+        let mut least = u64::MAX;
+        for slot in after.iter().chain(before) {
+            if worth(slot) < least {
+                (best, least) = (slot, worth(slot));
+            }
+        }
+        if least > 0 {
+            context.counters.event(Event::FragmentTableFull).add(1);
+        }
+        best
+    }
+
+    fn find(&self, now: Tick, hash: u64) -> Option<Known<'_>> {
+        let (slot, tag) = self.live(now, hash)?;
+        let flow = slot.flow.load(Ordering::Acquire);
         let direction = if tag >> 15 & 1 == 1 { Direction::Reverse } else { Direction::Forward };
-        Some(((flow >> 32) as u32, flow as u32, direction))
+        Some(Known { slot, index: (flow >> 32) as u32, generation: flow as u32, direction })
+    }
+
+    /// The place of a datagram, with its tag.
+    fn live(&self, now: Tick, hash: u64) -> Option<(&Slot, u64)> {
+        let tagged = self.bucket(hash).iter().map(|slot| (slot, slot.tag.load(Ordering::Acquire)));
+        tagged.into_iter().find(|(_, tag)| *tag != 0 && tag & HASH == hash && !is_over(*tag, now))
     }
 
     fn hash(&self, of: &impl Hash) -> u64 {
@@ -127,33 +200,68 @@ impl FragmentTable {
     }
 }
 
+/// A first fragment of a flow's packet: lets later ones find the flow.
+///
+/// # Errors
+/// The reason for which it is to be dropped.
+#[cold]
+#[inline(never)]
+pub(super) fn first<F: Path>(
+    context: Context<'_>,
+    headers: &Headers,
+    frame: &[u8],
+    flow: (FlowRef, Direction),
+) -> Result<(), Drop> {
+    let Fragment::First { id } = headers.fragment else { return Ok(()) };
+    let piece = wire::piece(frame, headers)?;
+    let table = &context.shared.fragments;
+    let hash = table.hash(&Datagram::of(headers, frame, F::addresses(headers, frame), id));
+    table.publish(context, flow, hash, piece)
+}
+
 /// A later fragment: sent after its first, with addresses rewritten alike. The first moved the flow for all of them.
 #[inline(never)]
 pub(super) fn follow<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
-    match packet.headers.version {
+    let followed = match packet.headers.version {
         IpVersion::V4 => follow_in::<V4, P>(context, hands, packet),
         IpVersion::V6 => follow_in::<V6, P>(context, hands, packet),
+    };
+    if let Err((frame, reason)) = followed {
+        hands.discard(context, frame, reason);
     }
 }
 
-fn follow_in<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
-    let Fragment::Later { id } = packet.headers.fragment else {
-        return hands.discard(context, packet.frame, Drop::FragmentUnknown);
+fn follow_in<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet<'_>,
+) -> Result<(), (Frame, Drop)> {
+    let Packet { frame, headers, .. } = packet;
+    let bytes = hands.ports.bytes(&frame);
+    let piece = match (headers.fragment, wire::piece(bytes, headers)) {
+        (Fragment::Later { id }, Ok(piece)) => (id, piece),
+        (_, Err(reason)) => return Err((frame, reason)),
+        _ => return Err((frame, Drop::FragmentUnknown)),
     };
-    let frame = hands.ports.bytes(&packet.frame);
-    let addresses = F::addresses(packet.headers, frame);
+    let (id, piece) = piece;
+    let addresses = F::addresses(headers, bytes);
     let table = &context.shared.fragments;
-    let hash = table.hash(&Datagram::of(packet.headers, frame, addresses, id));
-    let Some((index, generation, direction)) = table.find(context.now, hash) else {
-        let source = table.hash(&F::network(addresses.0));
-        return early::hold(context, hands, packet, hash, source);
+    let hash = table.hash(&Datagram::of(headers, bytes, addresses, id));
+    let packet = Packet { frame, ..packet };
+    let Some(known) = table.find(context.now, hash) else {
+        early::hold(context, hands, packet, hash, table.hash(&F::network(addresses.0)));
+        return Ok(());
     };
     let flows = F::table(context.shared);
-    let entry = flows.current(index, generation).map(|flow| flows.entry(flow));
-    match entry.filter(|entry| is_of(entry, direction, addresses)) {
-        Some(entry) => carry::follow(context, hands, packet, entry, direction),
-        None => hands.discard(context, packet.frame, Drop::FragmentUnknown),
+    let entry = flows.current(known.index, known.generation).map(|flow| flows.entry(flow));
+    let Some(entry) = entry.filter(|entry| is_of(entry, known.direction, addresses)) else {
+        return Err((packet.frame, Drop::FragmentUnknown));
+    };
+    match known.slot.add(piece) {
+        Ok(()) => carry::follow(context, hands, packet, entry, known.direction),
+        Err(reason) => return Err((packet.frame, reason)),
     }
+    Ok(())
 }
 
 /// Whether the flow's packets of that direction have these addresses.
@@ -167,7 +275,12 @@ fn is_of<F: Path>(entry: &FlowEntry<F>, direction: Direction, addresses: (F::Add
 
 /// Whether the time of a tag is up.
 fn is_over(tag: u64, now: Tick) -> bool {
-    (tag % SECONDS).wrapping_sub(seconds(now)) % SECONDS > PATIENCE
+    left(tag, now) > PATIENCE
+}
+
+/// Seconds until the time of a tag is up; above [`PATIENCE`] when it is.
+fn left(tag: u64, now: Tick) -> u64 {
+    (tag % SECONDS).wrapping_sub(seconds(now)) % SECONDS
 }
 
 fn seconds(now: Tick) -> u64 {
