@@ -40,7 +40,7 @@ fn a_virtual_server_with_all_its_parts() {
          real_server 2001:db8::3 {\n weight 0\n lvs_method TUN\n inhibit_on_failure off\n }\n}\n",
     );
     let [service] = config.virtual_servers.as_slice() else { panic!("one service") };
-    assert_eq!(service.key.to_string(), "TCP [2001:db8::1]:443");
+    assert_eq!(service.name.to_string(), "TCP [2001:db8::1]:443");
     assert_eq!(service.scheduler, SchedulerKind::Mh(HashFlags { port: HashPort::Included, fallback: Fallback::Walk }));
     assert_eq!(service.method, ForwardingMethod::Dr);
     assert_eq!(service.place.to_string(), "test.conf:1:1");
@@ -72,10 +72,10 @@ fn what_is_left_out_is_what_keepalived_takes() {
     let text = "virtual_server 192.0.2.1 {\nreal_server 198.51.100.1 { }\n}\n";
     let config = config(text);
     let service = &config.virtual_servers[0];
-    assert_eq!(service.key.protocol, Protocol::Udp);
+    assert_eq!(service.name.protocol(), Some(Protocol::Udp));
     assert_eq!(service.scheduler, SchedulerKind::Wlc);
     assert_eq!(service.method, ForwardingMethod::Nat);
-    assert!(service.key.at.port.is_any() && service.real_servers[0].at.port.is_any());
+    assert!(service.name.to_string().ends_with(":0") && service.real_servers[0].at.port.is_any());
     assert_eq!(service.real_servers[0].weight.value(), 1);
     assert_eq!(messages(text).len(), 4, "{:?}", messages(text));
 }
@@ -156,7 +156,7 @@ fn lines_with_an_id_are_for_that_id() {
     let text = "@lb1 $PORT=80\n@lb2 $PORT=81\n@sluice dataplane { workers 3 }\n@^sluice nonsense\n@^lb1 nonsense\n\
                 virtual_server 192.0.2.1 $PORT {\nreal_server 192.0.2.2 $PORT { }\n}\n";
     let config = config(text);
-    assert_eq!(config.virtual_servers[0].key.at.port.host(), 80);
+    assert!(config.virtual_servers[0].name.to_string().ends_with(":80"));
     assert_eq!(config.dataplane.workers.map(|workers| workers.count), Some(3));
 }
 
@@ -243,5 +243,75 @@ fn numbers_end_where_keepalived_ends_them() {
     assert_eq!(weight("2147483647"), Some(2_147_483_647));
     for wrong in ["2147483648", "-1", "1x", "0x10", "1.5", "\"\"", "99999999999999999999999"] {
         assert_eq!(weight(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn a_group_is_one_service_with_many_addresses() {
+    let text = "virtual_server_group web {\n 192.0.2.1 80\n 192.0.2.8-15 443\n 198.51.100.0/24\n fwmark 7\n}\n\
+                virtual_server group web {\n protocol TCP\n lb_algo rr\n lb_kind NAT\n real_server 10.0.0.1 {\n }\n}\n";
+    let config = config(text);
+    let [service] = config.virtual_servers.as_slice() else { panic!("one service") };
+    assert_eq!(service.name.to_string(), "TCP group web");
+    let points: Vec<_> = service.points.iter().map(ToString::to_string).collect();
+    assert_eq!(points, ["192.0.2.1:80", "192.0.2.8-192.0.2.15:443", "198.51.100.0-198.51.100.255:0", "fwmark 7"]);
+    assert!(service.real_servers[0].at.port.is_any(), "each address keeps its port");
+}
+
+#[test]
+fn a_mark_is_a_service_of_one_family() {
+    let server = "lb_algo rr\n lb_kind DR\n real_server 10.0.0.1 {\n }\n}\n";
+    let config = config(&format!("virtual_server fwmark 7 {{\n {server}"));
+    assert_eq!(config.virtual_servers[0].name.to_string(), "FWM 7");
+    let text = format!("virtual_server fwmark 7 {{\n ip_family inet6\n {}", server.replace("10.0.0.1", "fd00::1"));
+    assert_eq!(self::config(&text).virtual_servers[0].name.to_string(), "FWM 7 IPv6");
+    assert_eq!(
+        messages(&format!("{text}virtual_server fwmark 7 {{\n {server}")),
+        [""; 0],
+        "two families, two services"
+    );
+}
+
+#[test]
+fn what_would_get_the_same_packets_twice_is_refused() {
+    let service = |heading: &str| {
+        format!(
+            "virtual_server {heading} {{\n protocol TCP\n lb_algo rr\n lb_kind NAT\n real_server 10.0.0.1 80 {{\n }}\n}}\n"
+        )
+    };
+    let groups = "virtual_server_group a {\n 192.0.2.1-9 80\n}\nvirtual_server_group b {\n 192.0.2.9-20 80\n}\n\
+                  virtual_server_group c {\n 192.0.2.1 80\n 192.0.2.1 80\n}\nvirtual_server_group d {\n 192.0.2.1-9 443\n}\n";
+    let told = |headings: &[&str]| {
+        let text: String = headings.iter().map(|heading| service(heading)).collect();
+        messages(&format!("{groups}{text}"))
+    };
+    let other = "belongs to another virtual server too";
+    assert_eq!(told(&["group a", "group d", "192.0.2.10 80"]), [""; 0]);
+    assert_eq!(told(&["group a", "192.0.2.9 80"]), ["the virtual server TCP 192.0.2.9:80 stands twice"]);
+    assert_eq!(told(&["192.0.2.9 80", "group a"]), [format!("192.0.2.1-192.0.2.9:80 of TCP group a {other}")]);
+    assert_eq!(told(&["group a", "group b"]), [format!("192.0.2.9-192.0.2.20:80 of TCP group b {other}")]);
+    assert_eq!(told(&["group c"]), ["192.0.2.1:80 stands twice in TCP group c"]);
+    assert_eq!(told(&["group e"]), ["there is no group `e`"]);
+}
+
+#[test]
+fn both_families_in_one_group_need_tunnels() {
+    let text = |kind: &str| {
+        format!(
+            "virtual_server_group a {{\n 192.0.2.1 80\n 2001:db8::1 80\n}}\nvirtual_server group a {{\n protocol TCP\n \
+             lb_algo rr\n lb_kind {kind}\n real_server 10.0.0.1 {{\n }}\n}}\n"
+        )
+    };
+    assert_eq!(messages(&text("TUN")), [""; 0]);
+    assert_eq!(messages(&text("NAT")), ["the group a has addresses of both families"]);
+}
+
+#[test]
+fn lines_of_a_group_that_mean_nothing() {
+    for line in
+        ["192.0.2.1 80-90", "192.0.2.9-1", "fwmark 0", "fwmark", "fwmark 7 ipv4", "224.0.0.1", "host 80", "0.0.0.0/0"]
+    {
+        let told = messages(&format!("virtual_server_group a {{\n {line}\n}}\n"));
+        assert_eq!(told.len(), 1, "{line}: {told:?}");
     }
 }

@@ -41,6 +41,24 @@ HASH(own, struct address);
 /* Virtual services by exact port, and those of every port (value: TRANSPORT_ bits). */
 HASH(services, struct endpoint);
 HASH(addresses, struct address);
+/* Virtual services by prefix: of marks, whose rules name prefixes, and of ranges of addresses. The length counts the
+ * transport's 32 bits. The value is the ports, the lowest in the upper half and the highest in the lower, of all entries
+ * that hold this one. */
+struct prefix {
+	__u32 length;
+	__u8 protocol;
+	__u8 zero[3];
+	struct address address;
+};
+
+struct {
+	ATTRIBUTE(type, BPF_MAP_TYPE_LPM_TRIE);
+	ATTRIBUTE(max_entries, 1024);
+	ATTRIBUTE(map_flags, BPF_F_NO_PREALLOC);
+	TYPE(key, struct prefix);
+	TYPE(value, __u32);
+} prefixes SEC(".maps");
+
 /* NAT real servers by source port, and those of every port. */
 HASH(replies, struct endpoint);
 HASH(reply_sources, struct address);

@@ -37,12 +37,25 @@ static ALWAYS_INLINE int has_endpoint(void *map, struct address *address, __be16
 	return bpf_map_lookup_elem(map, &key) != 0;
 }
 
+enum { WHOLE_PREFIX = 32 + 128 };
+
+/* Whether a prefix holds this address and port. A later fragment has no port: the address suffices. */
+static ALWAYS_INLINE int has_prefix(struct address *address, __be16 port, struct packet *packet)
+{
+	struct prefix key = { .length = WHOLE_PREFIX, .protocol = packet->protocol, .address = *address };
+	__u32 *ports = bpf_map_lookup_elem(&prefixes, &key);
+	__u16 host = NET16(port);
+
+	return ports && (packet->later_fragment || (host >= *ports >> 16 && host <= (*ports & 0xffff)));
+}
+
 static ALWAYS_INLINE int is_service(struct address *address, __be16 port, struct packet *packet)
 {
 	if (packet->later_fragment)
-		return has_address(&fragment_destinations, address, packet->protocol);
+		return has_address(&fragment_destinations, address, packet->protocol) ||
+		       has_prefix(address, port, packet);
 	return has_endpoint(&services, address, port, packet->protocol) ||
-	       has_address(&addresses, address, packet->protocol);
+	       has_address(&addresses, address, packet->protocol) || has_prefix(address, port, packet);
 }
 
 static ALWAYS_INLINE int is_real_server(struct address *address, __be16 port, struct packet *packet)

@@ -91,6 +91,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::Tcp, Self::Udp];
+
     /// The IANA protocol number.
     pub const fn number(self) -> u8 {
         self as u8

@@ -8,7 +8,7 @@
 mod support;
 
 use dataplane::ident::{MacAddr, Protocol};
-use dataplane::steer::{Decision, Steer, SteerError, SteerLimits, SteerPlan, Verdict};
+use dataplane::steer::{Decision, Steer, SteerError, SteerLimits, SteerPlan, SteerPrefix, Verdict};
 use support::{director_mac, ethernet, ipv4, ipv6, ports, service};
 
 const TCP: u8 = 6;
@@ -36,6 +36,12 @@ fn plan() -> SteerPlan {
             service(Protocol::Tcp, WHOLE, 0),
         ]
         .into(),
+        prefixes: [
+            prefix(Protocol::Tcp, "198.18.0.0/16", 80, 80),
+            prefix(Protocol::Tcp, "198.18.7.0/24", 443, 444),
+            prefix(Protocol::Udp, "2001:db8:a::/48", 0, u16::MAX),
+        ]
+        .into(),
         replies: [
             service(Protocol::Tcp, SERVER, 8080),
             service(Protocol::Tcp, SERVER6, 8080),
@@ -45,6 +51,10 @@ fn plan() -> SteerPlan {
         own: [OWN.parse().unwrap(), "fd00::1".parse().unwrap()].into(),
         ..SteerPlan::default()
     }
+}
+
+fn prefix(protocol: Protocol, prefix: &str, low: u16, high: u16) -> SteerPrefix {
+    SteerPrefix { protocol, prefix: prefix.parse().unwrap(), low, high }
 }
 
 fn loaded() -> Steer {
@@ -341,4 +351,31 @@ fn root_a_plan_beyond_the_limits_changes_nothing() {
     steer.apply(&many(1..5)).unwrap();
     steer.apply(&many(11..15)).unwrap();
     expect(&steer, "the new one", &v4(&ipv4(TCP, (CLIENT, VIP), 0, 0, &ports(9, 14))), Verdict::HitService);
+}
+
+#[test]
+fn root_prefixes_are_caught_by_the_ports_of_all_that_hold_an_address() {
+    let steer = loaded();
+    let cases = [
+        ("a port of the prefix", TCP, "198.18.1.1", 80, Verdict::HitService),
+        ("another port", TCP, "198.18.1.1", 443, Verdict::PassedMiss),
+        ("its other transport", UDP, "198.18.1.1", 80, Verdict::PassedMiss),
+        ("the longer prefix's port", TCP, "198.18.7.1", 444, Verdict::HitService),
+        ("the shorter prefix's port there", TCP, "198.18.7.1", 80, Verdict::HitService),
+        ("above both", TCP, "198.18.7.1", 445, Verdict::PassedMiss),
+        ("an address beside", TCP, "198.19.0.0", 80, Verdict::PassedMiss),
+    ];
+    for (what, protocol, to, port, verdict) in cases {
+        let frame = v4(&ipv4(protocol, (CLIENT, to), 0, 0, &ports(9, port)));
+        expect(&steer, what, &frame, verdict);
+        assert_eq!(dataplane::steer::model::decide(&plan(), &frame), verdict, "model: {what}");
+    }
+    let to = |address| v6(&ipv6(UDP, (CLIENT6, address), &ports(9, 7)));
+    expect(&steer, "IPv6", &to("2001:db8:a::1"), Verdict::HitService);
+    expect(&steer, "IPv6 beside", &to("2001:db8:b::1"), Verdict::PassedMiss);
+    let later = v4(&ipv4(TCP, (CLIENT, "198.18.1.1"), 0, 7, b"data of a fragment"));
+    expect(&steer, "a later fragment", &later, Verdict::HitFragment);
+    let error =
+        v4(&ipv4(1, (CLIENT, "198.18.1.1"), 0, 0, &icmp(3, &ipv4(TCP, ("198.18.1.1", CLIENT), 0, 0, &ports(80, 9)))));
+    expect(&steer, "an ICMP error about an answer", &error, Verdict::HitIcmpError);
 }

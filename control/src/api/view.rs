@@ -109,15 +109,24 @@ pub struct Socket {
 /// A virtual service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// `TCP` or `UDP`.
+    /// `TCP` or `UDP`; `FWM` for a service of a mark.
     pub protocol: String,
-    /// The VIP.
+    /// The VIP; of a group its first; unspecified, of its family, for a mark.
     pub address: IpAddr,
     /// The port; 0 for all.
     pub port: u16,
+    /// The mark whose packets it takes.
+    #[serde(default)]
+    pub mark: Option<u32>,
+    /// The group whose addresses it has.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// The addresses and marks of the group, in its order.
+    #[serde(default)]
+    pub points: Vec<String>,
     /// The scheduler, by its name in keepalived.conf.
     pub scheduler: String,
-    /// Whether the VIP is on this machine, so that its packets are taken.
+    /// Whether a VIP is on this machine, or a rule gives the mark, so that its packets are taken.
     pub local: bool,
     /// Its real servers, in IPVS's order: the one added last first.
     pub destinations: Vec<Destination>,

@@ -131,14 +131,30 @@ fn services(page: &mut String, services: &[Service]) {
         "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn  InPkts (bytes)       OutPkts (bytes)      Way"
     );
     for service in services {
-        let address = endpoint(service.address, service.port);
-        let note = if service.local { "" } else { "  (address not on this machine: not served)" };
+        let address = service_name(service);
+        let note = match (service.local, service.mark) {
+            (true, _) => "",
+            (false, None) => "  (address not on this machine: not served)",
+            (false, Some(_)) => "  (no rule gives this mark: not served)",
+        };
         line!(page, "{:<4} {address} {}{note}", service.protocol, service.scheduler);
+        if !service.points.is_empty() {
+            line!(page, "     at {}", service.points.join(", "));
+        }
         let mut destinations: Vec<_> = service.destinations.iter().collect();
         destinations.sort_by_key(|destination| (destination.address, destination.port));
         for destination in destinations {
             real_server(page, destination);
         }
+    }
+}
+
+fn service_name(service: &Service) -> String {
+    match (service.mark, &service.group) {
+        (Some(mark), _) if service.address.is_ipv6() => format!("{mark} IPv6"),
+        (Some(mark), _) => mark.to_string(),
+        (None, Some(group)) => format!("group {group}"),
+        (None, None) => endpoint(service.address, service.port),
     }
 }
 
@@ -269,6 +285,9 @@ mod tests {
                 protocol: "TCP".into(),
                 address: [10, 1, 0, 100].into(),
                 port: 80,
+                mark: None,
+                group: None,
+                points: Vec::new(),
                 scheduler: "wrr".into(),
                 local: true,
                 destinations: vec![destination(2, 3, "resolved"), destination(1, 0, "unresolved")],

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dataplane::ident::{Endpoint, ServiceKey};
+use dataplane::ident::Endpoint;
+use dataplane::service::{AddressRange, ServiceName};
 use ipnet::IpNet;
 
 /// One thing to know; each tells what, where and what to do.
@@ -12,19 +13,21 @@ pub enum Finding {
     /// No interface has the service's address: its packets stay with the kernel.
     VipNotLocal {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
+        /// Its addresses, or the first of them.
+        address: AddressRange,
     },
     /// Nothing leads to a real server.
     NoRoute {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
     },
     /// The Ethernet address of a real server, or of the gateway to it, is not known yet.
     Unresolved {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
         /// Whose Ethernet address it is.
@@ -35,7 +38,7 @@ pub enum Finding {
     /// The way to a real server leaves by an interface that is no port of the director.
     NotByPort {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
         /// The interface.
@@ -44,7 +47,7 @@ pub enum Finding {
     /// A real server of method DR stands behind a gateway.
     DrByGateway {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
         /// The gateway.
@@ -53,21 +56,21 @@ pub enum Finding {
     /// A tunnel with no address to start from.
     NoTunnelSource {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
     },
     /// A real server on this machine, and no way into its kernel.
     NoKernelPort {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
     },
     /// A real server at `::1`, which the kernel lets nothing from outside reach.
     LoopbackV6 {
         /// The service.
-        service: ServiceKey,
+        service: ServiceName,
         /// The real server.
         server: Endpoint,
     },
@@ -102,11 +105,9 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::VipNotLocal { service } => write!(
-                f,
-                "{service} waits: no interface has {}; add it by static_ipaddress or `ip addr add`",
-                service.at.address
-            ),
+            Self::VipNotLocal { service, address } => {
+                write!(f, "{service} waits: no interface has {address}; add it by static_ipaddress or `ip addr add`")
+            }
             Self::NoRoute { service, server } => {
                 write!(f, "{service}: no route to real server {server}; add one by `ip route add`")
             }

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use super::CompileError;
 use super::finding::Finding;
 use super::ports::PortPlan;
+use super::vips::Vips;
 use crate::topology::{BondHash, Leg, LinkKind, LinkState, MemberStanding, RouteState, RouteTable, Topology, Via};
 
 /// Most prefixes that are taken over from the kernel.
@@ -99,11 +100,7 @@ pub(super) struct HopPlanner<'t> {
 
 impl<'t> HopPlanner<'t> {
     /// Takes over all routes and neighbours.
-    pub(super) fn new(
-        topology: &'t Topology,
-        ports: &[PortPlan],
-        vips: &BTreeSet<IpAddr>,
-    ) -> Result<Self, CompileError> {
+    pub(super) fn new(topology: &'t Topology, ports: &[PortPlan], vips: &Vips) -> Result<Self, CompileError> {
         let routes = RouteTable::new(topology);
         if routes.len() > MAX_ROUTES {
             return Err(CompileError::TooManyRoutes(routes.len()));
@@ -265,9 +262,9 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(topology: &Topology, vips: &BTreeSet<IpAddr>) -> Self {
+    fn new(topology: &Topology, vips: &Vips) -> Self {
         let outward = topology.addresses.iter().filter(|(_, net)| !net.addr().is_loopback());
-        let (vips, own) = outward.copied().partition(|(_, net)| vips.contains(&net.addr()));
+        let (vips, own) = outward.copied().partition(|(_, net)| vips.contains(net.addr()));
         Self { own, vips }
     }
 

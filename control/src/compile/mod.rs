@@ -12,6 +12,7 @@ mod ports;
 mod services;
 pub mod slots;
 mod steer;
+mod vips;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use dataplane::next_hop::{Link, NextHops, TooManyHops};
-use dataplane::service::{DestinationSlot, DuplicateService, Services};
+use dataplane::service::{DestinationSlot, DuplicateService, ServiceName, Services};
 use dataplane::snapshot::{PortSettings, Snapshot};
 use dataplane::steer::SteerPlan;
 use ipnet::IpNet;
@@ -36,6 +37,7 @@ use crate::topology::Topology;
 use hops::{HopPlan, HopPlanner};
 use services::{KernelWay, Planned, ServicePlanner};
 use slots::DestinationName;
+use vips::Vips;
 
 /// What came of one compilation.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// For the XDP program.
     pub steer: SteerPlan,
+    /// The services of which something is here, so that their packets are taken.
+    pub served: BTreeSet<ServiceName>,
     /// The ports that it is for.
     pub ports: Vec<PortPlan>,
     /// What works only in part, for `status` and the log; in a stable order.
@@ -122,7 +126,7 @@ pub fn compile(
 ) -> Result<Compiled, CompileError> {
     let kernel = kernel_port::settings(config, topology, ports);
     let kernel_way = if kernel.is_some() { KernelWay::Open } else { KernelWay::Closed };
-    let vips = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
+    let vips = Vips::of(config);
     let mut hops = HopPlanner::new(topology, ports, &vips)?;
     let mut planner = ServicePlanner::new(topology, &mut hops, slots, kernel_way);
     let Planned { services, leaving } = planner.services(config)?;
@@ -131,8 +135,8 @@ pub fn compile(
     let (plan, wanted, mut findings) = hops.finish();
     let hops = shared_hops(&plan, previous)?;
     // From here on nothing fails: what a refused configuration left out is not let go of.
-    slots.retire(&destinations, &config.virtual_servers.iter().map(|service| service.key).collect());
-    let steer = steer::plan(config, topology, macs, slots);
+    slots.retire(&destinations, &config.virtual_servers.iter().map(|service| service.name.clone()).collect());
+    let (steer, served) = steer::plan(config, topology, macs, slots);
     findings.extend(ports_down(topology, ports));
     findings.extend(new_members(topology, ports));
     let snapshot = Snapshot {
@@ -143,7 +147,7 @@ pub fn compile(
         policy: policy::policy(&config.dataplane),
     };
     let findings = findings.into_iter().collect();
-    Ok(Compiled { snapshot, steer, ports: ports.to_vec(), findings, wanted, plan, leaving })
+    Ok(Compiled { snapshot, steer, served, ports: ports.to_vec(), findings, wanted, plan, leaving })
 }
 
 fn shared_services(

@@ -2,8 +2,7 @@
 //! routes lead to. Only Ethernet interfaces can be ports; VLANs are followed from the interface below them, and of a
 //! bond its members are the ports: a socket on the bond itself gets nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
 use dataplane::ident::{MacAddr, PortIndex};
 use dataplane::next_hop::{Link, MAX_MEMBERS};
@@ -11,6 +10,7 @@ use dataplane::port::ChecksumMode;
 
 use super::CompileError;
 use super::kernel_port::{DATAPLANE_END, KERNEL_END};
+use super::vips::Vips;
 use crate::config::{BusyPoll, ChecksumPolicy, Config, CopyMode, InterfaceConfig, Queues, StaticAddress, XdpMode};
 use crate::topology::{Bond, BondMode, LinkKind, LinkState, RouteTable, Topology, Via};
 
@@ -105,8 +105,8 @@ fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String
         let link = static_link(address, topology)?;
         chosen.must(link, || format!("{} stands there (static_ipaddress)", address.address))?;
     }
-    let vips: BTreeSet<IpAddr> = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
-    for (link, net) in topology.addresses.iter().filter(|(_, net)| vips.contains(&net.addr())) {
+    let vips = Vips::of(config);
+    for (link, net) in topology.addresses.iter().filter(|(_, net)| vips.contains(net.addr())) {
         chosen.must(*link, || format!("it has the address {} of a virtual server", net.addr()))?;
     }
     let routes = RouteTable::new(topology);

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use dataplane::ident::{Endpoint, ServiceKey};
+use dataplane::ident::Endpoint;
 use dataplane::service::{
-    Destination, DestinationSlot, Method, ServiceSettings, ServiceSpec, Services, ServicesBuilder,
+    Destination, DestinationSlot, MatchPoint, Method, ServiceName, ServiceSettings, ServiceSpec, Services,
+    ServicesBuilder,
 };
 
 use super::CompileError;
@@ -14,6 +15,7 @@ use super::finding::Finding;
 use super::hops::{HopPlanner, Place};
 use super::kernel_port;
 use super::slots::{DestinationName, SlotDirectory};
+use super::vips::Local;
 use crate::config::{Config, ForwardingMethod, RealServer, VirtualServer};
 use crate::topology::{Leg, Topology};
 
@@ -47,33 +49,49 @@ impl<'a, 't> ServicePlanner<'a, 't> {
     /// The services of a configuration, in its order.
     pub(super) fn services(&mut self, config: &Config) -> Result<Planned, CompileError> {
         let mut builder = ServicesBuilder::default();
-        let local: BTreeSet<IpAddr> = self.topology.addresses.iter().map(|(_, net)| net.addr()).collect();
+        let local = Local::of(self.topology);
         for server in &config.virtual_servers {
-            if !local.contains(&server.key.at.address) {
-                self.hops.findings.insert(Finding::VipNotLocal { service: server.key });
-            }
+            self.absent(server, &local);
             let destinations = self.destinations(server);
-            let spec = ServiceSpec::new(server.key, server.scheduler, destinations);
+            let spec = ServiceSpec::new(server.name.clone(), server.scheduler, destinations);
             let settings = ServiceSettings { mss_clamp: server.mss_clamp };
-            builder.add(ServiceSpec { state: self.slots.service(server.key), settings, ..spec })?;
+            builder.add(ServiceSpec {
+                state: self.slots.service(&server.name),
+                settings,
+                points: server.points.clone(),
+                ..spec
+            })?;
         }
         let mut leaving = Vec::new();
         for (name, entry) in self.slots.iter().filter(|(name, _)| !self.wanted.contains(name)) {
             builder.keep(entry.slot, Arc::clone(&entry.counts));
-            leaving.push((entry.slot, *name));
+            leaving.push((entry.slot, name.clone()));
         }
         Ok(Planned { services: builder.build(), leaving })
     }
 
-    fn destinations(&mut self, server: &VirtualServer) -> Vec<Destination> {
-        server.real_servers.iter().map(|real| self.destination(server.key, real)).collect()
+    /// Tells of a service of which no address is here.
+    fn absent(&mut self, server: &VirtualServer, local: &Local) {
+        let ranges = server.points.iter().filter_map(|point| match point {
+            MatchPoint::Addresses { range, .. } => Some(range),
+            MatchPoint::Mark(..) => None,
+        });
+        let mut ranges = ranges.peekable();
+        let Some(first) = ranges.peek().copied() else { return };
+        if !ranges.any(|range| local.has_any(range)) {
+            self.find(Finding::VipNotLocal { service: server.name.clone(), address: *first });
+        }
     }
 
-    fn destination(&mut self, key: ServiceKey, real: &RealServer) -> Destination {
+    fn destinations(&mut self, server: &VirtualServer) -> Vec<Destination> {
+        server.real_servers.iter().map(|real| self.destination(&server.name, real)).collect()
+    }
+
+    fn destination(&mut self, name: &ServiceName, real: &RealServer) -> Destination {
         let method = method(real.method);
-        self.wanted.insert((key, real.at));
-        let (slot, counts) = self.slots.destination((key, real.at), method);
-        let local_source = self.place(key, real.at, method, slot);
+        self.wanted.insert((name.clone(), real.at));
+        let (slot, counts) = self.slots.destination((name.clone(), real.at), method);
+        let local_source = self.place(name, real.at, method, slot);
         Destination { local_source, ..Destination::new(slot, real.at, method, real.weight, counts) }
     }
 
@@ -82,60 +100,60 @@ impl<'a, 't> ServicePlanner<'a, 't> {
     /// NAT to a server on this machine comes from the kernel port, so that the reply does too; a tunnel has a source
     /// unless its end is here. To a worker the kernel as hop means a server on this machine, so one behind an interface
     /// that is no port has no hop: the kernel would take its packets for its own.
-    fn place(&mut self, key: ServiceKey, at: Endpoint, method: Method, slot: DestinationSlot) -> Option<IpAddr> {
+    fn place(&mut self, name: &ServiceName, at: Endpoint, method: Method, slot: DestinationSlot) -> Option<IpAddr> {
         match self.hops.place(at.address) {
             Place::Nowhere => {
                 self.hops.nowhere(slot);
-                self.find(Finding::NoRoute { service: key, server: at });
+                self.find(Finding::NoRoute { service: name.clone(), server: at });
                 None
             }
             Place::Here if at.address == IpAddr::V6(Ipv6Addr::LOCALHOST) => {
                 self.hops.nowhere(slot);
-                self.find(Finding::LoopbackV6 { service: key, server: at });
+                self.find(Finding::LoopbackV6 { service: name.clone(), server: at });
                 None
             }
             Place::Here => {
                 self.hops.by_kernel(slot);
                 if self.kernel == KernelWay::Closed {
-                    self.find(Finding::NoKernelPort { service: key, server: at });
+                    self.find(Finding::NoKernelPort { service: name.clone(), server: at });
                 }
                 method.is_two_way().then(|| kernel_port::local_source(at.address))
             }
             Place::NotByPort(link) => {
                 let interface = self.topology.name(link);
                 self.hops.nowhere(slot);
-                self.find(Finding::NotByPort { service: key, server: at, interface });
+                self.find(Finding::NotByPort { service: name.clone(), server: at, interface });
                 None
             }
-            Place::ByPort(leg) => self.by_port(key, at, method, slot, leg),
+            Place::ByPort(leg) => self.by_port(name, at, method, slot, leg),
         }
     }
 
     fn by_port(
         &mut self,
-        key: ServiceKey,
+        name: &ServiceName,
         at: Endpoint,
         method: Method,
         slot: DestinationSlot,
         leg: Leg,
     ) -> Option<IpAddr> {
         if let (Method::Dr, Some(gateway)) = (method, leg.gateway) {
-            self.find(Finding::DrByGateway { service: key, server: at, gateway });
+            self.find(Finding::DrByGateway { service: name.clone(), server: at, gateway });
         }
         if let Err(neighbour) = self.hops.reach(slot, at.address, leg) {
             let interface = self.topology.name(leg.link);
-            self.find(Finding::Unresolved { service: key, server: at, neighbour, interface });
+            self.find(Finding::Unresolved { service: name.clone(), server: at, neighbour, interface });
         }
-        self.tunnel_source(key, at, method)
+        self.tunnel_source(name, at, method)
     }
 
-    fn tunnel_source(&mut self, key: ServiceKey, at: Endpoint, method: Method) -> Option<IpAddr> {
+    fn tunnel_source(&mut self, name: &ServiceName, at: Endpoint, method: Method) -> Option<IpAddr> {
         if method != Method::Tun {
             return None;
         }
         let source = self.hops.source(at.address);
         if source.is_none() {
-            self.find(Finding::NoTunnelSource { service: key, server: at });
+            self.find(Finding::NoTunnelSource { service: name.clone(), server: at });
         }
         source
     }
@@ -161,8 +179,8 @@ pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     };
     a.iter().count() == b.iter().count()
         && a.iter().zip(b.iter()).all(|(a, b)| {
-            (a.key, a.scheduler.kind(), &a.settings, a.destinations.len())
-                == (b.key, b.scheduler.kind(), &b.settings, b.destinations.len())
+            (&a.name, &a.points, a.scheduler.kind(), &a.settings, a.destinations.len())
+                == (&b.name, &b.points, b.scheduler.kind(), &b.settings, b.destinations.len())
                 && Arc::ptr_eq(&a.state, &b.state)
                 && a.destinations.iter().zip(&b.destinations).all(|(a, b)| same_destination(a, b))
         })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey};
-use dataplane::service::{DestinationCounts, DestinationSlot, Method, ServiceState};
+use dataplane::service::{AddressFamily, DestinationCounts, DestinationSlot, Mark, Method, ServiceName, ServiceState};
 use serde::{Deserialize, Serialize};
 
 /// Numbers, counts and cursors of all services.
@@ -20,11 +20,11 @@ pub struct SlotDirectory {
     // Numbers below `next` that nobody has.
     free: BTreeSet<DestinationSlot>,
     next: u32,
-    services: BTreeMap<ServiceKey, Arc<ServiceState>>,
+    services: BTreeMap<ServiceName, Arc<ServiceState>>,
 }
 
 /// What names a real server: the service and its own address and port.
-pub type DestinationName = (ServiceKey, Endpoint);
+pub type DestinationName = (ServiceName, Endpoint);
 
 /// What is kept of a real server.
 #[derive(Debug)]
@@ -75,14 +75,14 @@ impl SlotDirectory {
     }
 
     /// The cursor of a service.
-    pub fn service(&mut self, key: ServiceKey) -> Arc<ServiceState> {
-        Arc::clone(self.services.entry(key).or_default())
+    pub fn service(&mut self, name: &ServiceName) -> Arc<ServiceState> {
+        Arc::clone(self.services.entry(name.clone()).or_default())
     }
 
     /// Lets go of every server that is not in `wanted` and every cursor that is not of `services`. A server without
     /// flows loses its number at the second call in a row, when no worker can be about to open a flow by the snapshot
     /// before.
-    pub fn retire(&mut self, wanted: &BTreeSet<DestinationName>, services: &BTreeSet<ServiceKey>) {
+    pub fn retire(&mut self, wanted: &BTreeSet<DestinationName>, services: &BTreeSet<ServiceName>) {
         let free = &mut self.free;
         self.destinations.retain(|name, entry| {
             if wanted.contains(name) {
@@ -95,7 +95,7 @@ impl SlotDirectory {
             }
             !is_over
         });
-        self.services.retain(|key, _| services.contains(key));
+        self.services.retain(|name, _| services.contains(name));
     }
 
     /// Whether the last flow of a removed server has ended, so that another compilation would let go of it.
@@ -127,7 +127,7 @@ impl SlotDirectory {
         let mut taken = BTreeSet::new();
         for line in file.destinations {
             let slot = DestinationSlot(line.slot);
-            let name = line.name().ok_or_else(|| bad(format!("protocol {} is not balanced", line.protocol)))?;
+            let name = line.name().ok_or_else(|| bad(format!("slot {} is of no service that can be", line.slot)))?;
             let two_way = line.two_way;
             let entry = SlotEntry { two_way, ..SlotEntry::new(slot, workers) };
             if line.slot >= MOST_SLOTS {
@@ -159,7 +159,7 @@ impl SlotDirectory {
 }
 
 /// The layout of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Tables are indexed by number, so a file cannot name any.
 const MOST_SLOTS: u32 = 1 << 24;
 
@@ -181,29 +181,61 @@ struct File {
 #[derive(Serialize, Deserialize)]
 struct Line {
     slot: u32,
-    protocol: u8,
-    service: SocketAddr,
+    service: ServiceLine,
     server: SocketAddr,
     two_way: bool,
 }
 
-impl Line {
-    fn new((key, at): &DestinationName, entry: &SlotEntry) -> Self {
-        let socket = |at: &Endpoint| SocketAddr::new(at.address, at.port.host());
-        Self {
-            slot: entry.slot.0,
-            protocol: key.protocol.number(),
-            service: socket(&key.at),
-            server: socket(at),
-            two_way: entry.two_way,
+/// A service's name. Transports have their IANA numbers.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ServiceLine {
+    Address { protocol: u8, at: SocketAddr },
+    Mark { mark: u32, family: AddressFamily },
+    Group { name: String, protocol: u8 },
+}
+
+impl ServiceLine {
+    fn new(name: &ServiceName) -> Self {
+        match name {
+            ServiceName::Address(key) => Self::Address { protocol: key.protocol.number(), at: socket(&key.at) },
+            ServiceName::Mark { mark, family } => Self::Mark { mark: mark.value(), family: *family },
+            ServiceName::Group { name, protocol } => {
+                Self::Group { name: name.to_string(), protocol: protocol.number() }
+            }
         }
     }
 
-    fn name(&self) -> Option<DestinationName> {
-        let endpoint = |at: SocketAddr| Endpoint { address: at.ip(), port: NetPort::new(at.port()) };
-        let protocol = Protocol::from_number(self.protocol)?;
-        Some((ServiceKey { protocol, at: endpoint(self.service) }, endpoint(self.server)))
+    fn name(&self) -> Option<ServiceName> {
+        Some(match self {
+            Self::Address { protocol, at } => {
+                ServiceKey { protocol: Protocol::from_number(*protocol)?, at: endpoint(*at) }.into()
+            }
+            Self::Mark { mark, family } => ServiceName::Mark { mark: Mark::new(*mark)?, family: *family },
+            Self::Group { name, protocol } => {
+                ServiceName::Group { name: name.as_str().into(), protocol: Protocol::from_number(*protocol)? }
+            }
+        })
     }
+}
+
+impl Line {
+    fn new((name, at): &DestinationName, entry: &SlotEntry) -> Self {
+        let (service, server) = (ServiceLine::new(name), socket(at));
+        Self { slot: entry.slot.0, service, server, two_way: entry.two_way }
+    }
+
+    fn name(&self) -> Option<DestinationName> {
+        Some((self.service.name()?, endpoint(self.server)))
+    }
+}
+
+fn socket(at: &Endpoint) -> SocketAddr {
+    SocketAddr::new(at.address, at.port.host())
+}
+
+fn endpoint(at: SocketAddr) -> Endpoint {
+    Endpoint { address: at.ip(), port: NetPort::new(at.port()) }
 }
 
 /// Why numbers could not be kept in or read from their file.
@@ -243,7 +275,7 @@ mod tests {
 
     fn name(server: u8) -> DestinationName {
         let at = |address: String| Endpoint { address: address.parse().unwrap(), port: NetPort::new(80) };
-        (ServiceKey { protocol: Protocol::Tcp, at: at("10.0.0.1".into()) }, at(format!("10.0.1.{server}")))
+        (ServiceKey { protocol: Protocol::Tcp, at: at("10.0.0.1".into()) }.into(), at(format!("10.0.1.{server}")))
     }
 
     #[test]
@@ -293,10 +325,17 @@ mod tests {
         let mut slots = SlotDirectory::load(&path, 1).unwrap();
         slots.destination(name(1), Method::Nat);
         let (second, _) = slots.destination(name(2), Method::Tun);
+        let mark = ServiceName::Mark { mark: Mark::new(7).unwrap(), family: AddressFamily::V6 };
+        let group = ServiceName::Group { name: "web".into(), protocol: Protocol::Udp };
+        for service in [&mark, &group] {
+            slots.destination((service.clone(), name(1).1), Method::Nat);
+        }
         slots.save(&path).unwrap();
         let mut again = SlotDirectory::load(&path, 1).unwrap();
         assert_eq!(again.destination(name(2), Method::Tun).0, second);
-        assert_eq!(again.destination(name(3), Method::Tun).0, DestinationSlot(2));
+        assert_eq!(again.destination((mark, name(1).1), Method::Nat).0, DestinationSlot(2));
+        assert_eq!(again.destination((group, name(1).1), Method::Nat).0, DestinationSlot(3));
+        assert_eq!(again.destination(name(3), Method::Tun).0, DestinationSlot(4));
         std::fs::write(&path, "{\"version\":9,\"destinations\":[]}").unwrap();
         assert!(SlotDirectory::load(&path, 1).unwrap_err().to_string().contains("version is 9"));
         let mut far = SlotDirectory { next: MOST_SLOTS, ..SlotDirectory::new(1) };

@@ -1,28 +1,50 @@
 //! What the XDP program takes for the director: everything else stays with the kernel.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
-use dataplane::ident::{Endpoint, MacAddr, NetPort, ServiceKey};
-use dataplane::steer::SteerPlan;
+use dataplane::ident::{Endpoint, MacAddr, NetPort, Protocol, ServiceKey};
+use dataplane::service::{MatchPoint, ServiceName};
+use dataplane::steer::{SteerPlan, SteerPrefix};
 
 use super::slots::{SlotDirectory, Standing};
-use crate::config::Config;
+use super::vips::{Local, Vips};
+use crate::config::{Config, VirtualServer};
 use crate::topology::{LinkState, MemberStanding, Topology};
 
-/// The plan for services whose address is here now; `macs` are those that frames for this machine may carry.
-pub(super) fn plan(config: &Config, topology: &Topology, macs: BTreeSet<MacAddr>, slots: &SlotDirectory) -> SteerPlan {
-    let vips: BTreeSet<IpAddr> = config.virtual_servers.iter().map(|service| service.key.at.address).collect();
-    let local: BTreeSet<IpAddr> = topology.addresses.iter().map(|(_, net)| net.addr()).collect();
-    let keys = config.virtual_servers.iter().map(|service| service.key);
-    let services = keys.filter(|key| local.contains(&key.at.address)).collect();
-    SteerPlan {
-        macs,
-        replies: replies(&services, slots),
-        services,
-        own: local.difference(&vips).copied().collect(),
-        standby: standby(topology),
+/// The plan for services whose address is here now, and the names of these; `macs` are those that frames for this
+/// machine may carry.
+pub(super) fn plan(
+    config: &Config,
+    topology: &Topology,
+    macs: BTreeSet<MacAddr>,
+    slots: &SlotDirectory,
+) -> (SteerPlan, BTreeSet<ServiceName>) {
+    let (vips, local) = (Vips::of(config), Local::of(topology));
+    let mut plan = SteerPlan { macs, standby: standby(topology), ..SteerPlan::default() };
+    let mut served = BTreeSet::new();
+    for service in &config.virtual_servers {
+        if catch(service, &local, &mut plan) {
+            served.insert(service.name.clone());
+        }
     }
+    plan.replies = replies(&served, slots);
+    plan.own = local.addresses.iter().filter(|address| !vips.contains(**address)).copied().collect();
+    (plan, served)
+}
+
+/// Catches what a service is found by; false where nothing of it is here.
+fn catch(service: &VirtualServer, local: &Local, plan: &mut SteerPlan) -> bool {
+    let mut is_served = false;
+    for point in &service.points {
+        let MatchPoint::Addresses { protocol, range, port } = point else { continue };
+        let key = |address| ServiceKey { protocol: *protocol, at: Endpoint { address, port: *port } };
+        plan.services.extend(local.addresses_in(range).map(key));
+        let (low, high) = if port.is_any() { (0, u16::MAX) } else { (port.host(), port.host()) };
+        let prefix = |prefix| SteerPrefix { protocol: *protocol, prefix, low, high };
+        plan.prefixes.extend(local.prefixes_in(range).into_iter().map(prefix));
+        is_served |= local.has_any(range);
+    }
+    is_served
 }
 
 /// Members of bonds that wait: what arrives there is a copy of what another member has, or goes astray.
@@ -32,14 +54,22 @@ fn standby(topology: &Topology) -> BTreeSet<u32> {
 }
 
 /// NAT real servers: those of services that are served here, and any with flows, until the last has ended.
-fn replies(services: &BTreeSet<ServiceKey>, slots: &SlotDirectory) -> BTreeSet<ServiceKey> {
+fn replies(served: &BTreeSet<ServiceName>, slots: &SlotDirectory) -> BTreeSet<ServiceKey> {
     let awaited = slots.iter().filter(|((service, _), entry)| {
-        let is_served = entry.standing == Standing::Configured && services.contains(service);
+        let is_served = entry.standing == Standing::Configured && served.contains(service);
         entry.is_two_way() && (is_served || !entry.counts.is_idle())
     });
-    let reply = |(service, at): &(ServiceKey, Endpoint)| {
-        let port = if service.at.port.is_any() { NetPort::ANY } else { at.port };
-        ServiceKey { protocol: service.protocol, at: Endpoint { address: at.address, port } }
-    };
-    awaited.map(|(name, _)| reply(name)).collect()
+    awaited.flat_map(|((service, at), _)| reply(service, *at)).collect()
+}
+
+/// What replies of a real server come from: its port, or any where the service has every port.
+fn reply(service: &ServiceName, at: Endpoint) -> Vec<ServiceKey> {
+    let key = |protocol, port| ServiceKey { protocol, at: Endpoint { address: at.address, port } };
+    match service {
+        ServiceName::Address(service) if service.at.port.is_any() => vec![key(service.protocol, NetPort::ANY)],
+        ServiceName::Address(ServiceKey { protocol, .. }) | ServiceName::Group { protocol, .. } => {
+            vec![key(*protocol, at.port)]
+        }
+        ServiceName::Mark { .. } => Protocol::ALL.iter().map(|protocol| key(*protocol, at.port)).collect(),
+    }
 }

@@ -7,7 +7,7 @@ use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceK
 use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
-use dataplane::service::{Activity, Destination, MssClamp};
+use dataplane::service::{Activity, AddressRange, Destination, MatchPoint, MssClamp, ServiceName};
 
 use super::*;
 use crate::config::{
@@ -62,7 +62,8 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         place: place(),
     };
     VirtualServer {
-        key: tcp(vip),
+        name: tcp(vip).into(),
+        points: vec![tcp(vip).into()],
         scheduler: SchedulerKind::Wrr,
         method: ForwardingMethod::Nat,
         mss_clamp: MssClamp::Off,
@@ -344,7 +345,7 @@ fn a_refused_configuration_lets_go_of_nothing() {
     let Run { compiled, mut slots } = run(&good, MACHINE);
     for _ in 0..3 {
         let refused = compile(&twice, &topology, &compiled.ports, &mut slots, Some(&compiled)).unwrap_err();
-        assert!(refused.to_string().contains("defined twice"), "{refused}");
+        assert!(refused.to_string().contains("is that of another service too"), "{refused}");
     }
     assert!(!slots.is_due() && slots.iter().all(|(_, entry)| entry.standing == slots::Standing::Configured));
 }
@@ -547,4 +548,29 @@ fn a_port_that_was_removed_is_told_though_its_name_is_there_again() {
     let topology = batch::parse(MACHINE).unwrap();
     let told: Vec<_> = super::ports_down(&topology, &ports).map(|finding| finding.to_string()).collect();
     assert!(told.len() == 1 && told[0].contains("interface eth0 was removed"), "{told:?}");
+}
+
+#[test]
+fn of_a_group_what_is_here_is_caught() {
+    use ForwardingMethod::Nat;
+    let range = |first: &str, last: &str, port: u16| MatchPoint::Addresses {
+        protocol: Protocol::Tcp,
+        range: AddressRange { first: first.parse().unwrap(), last: last.parse().unwrap() },
+        port: NetPort::new(port),
+    };
+    let mut group = service("10.9.0.1:80", &[("10.2.0.5:0", Nat)]);
+    group.name = ServiceName::Group { name: "web".into(), protocol: Protocol::Tcp };
+    group.points = vec![range("10.9.0.0", "10.9.0.255", 80), range("192.0.2.1", "192.0.2.1", 443)];
+    let compiled = run(&config(vec![group.clone()]), MACHINE);
+    assert_eq!(compiled.compiled.steer.services, [tcp("10.9.0.1:80")].into());
+    assert_eq!(compiled.compiled.steer.replies, [tcp("10.2.0.5:0")].into());
+    assert!(compiled.compiled.served.contains(&group.name) && compiled.compiled.steer.prefixes.is_empty());
+    assert_eq!(compiled.told(), "");
+    let services = &compiled.compiled.snapshot.services;
+    assert!(services.find(Protocol::Tcp, endpoint("10.9.0.77:80")).is_some());
+    assert!(services.find(Protocol::Tcp, endpoint("192.0.2.1:443")).is_some());
+    assert!(services.find(Protocol::Tcp, endpoint("192.0.2.1:80")).is_none());
+    group.points.remove(0);
+    let told = run(&config(vec![group]), MACHINE).told();
+    assert_eq!(told, "TCP group web waits: no interface has 192.0.2.1; add it by static_ipaddress or `ip addr add`");
 }

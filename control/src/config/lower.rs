@@ -12,7 +12,7 @@ use super::lexer::Word;
 use super::model::Config;
 use super::source::{Place, SourceMap, Span};
 use super::virtual_server::VirtualServers;
-use super::{dataplane, global_defs, static_ipaddress};
+use super::{dataplane, global_defs, static_ipaddress, virtual_server_group};
 
 /// What lowering works with.
 pub(super) struct Lower<'a> {
@@ -31,7 +31,8 @@ impl Lower<'_> {
         for block in named("static_ipaddress") {
             static_ipaddress::lower(self, block, default_interface.as_deref(), &mut config.static_addresses);
         }
-        let mut servers = VirtualServers::default();
+        let groups = virtual_server_group::lower(self, named("virtual_server_group"));
+        let mut servers = VirtualServers::new(groups);
         for block in named("virtual_server") {
             servers.lower(self, block);
         }

@@ -9,11 +9,13 @@ mod dataplane;
 mod definitions;
 mod diagnostics;
 mod global_defs;
+mod heading;
 mod include;
 mod keywords;
 mod lexer;
 mod line;
 mod lower;
+mod match_points;
 mod method;
 mod model;
 mod mss_clamp;
@@ -26,6 +28,7 @@ mod source;
 mod static_ipaddress;
 mod timeouts;
 mod virtual_server;
+mod virtual_server_group;
 
 use std::path::{Path, PathBuf};
 

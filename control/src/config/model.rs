@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use dataplane::flow::Capacity;
-use dataplane::ident::{CoreIndex, Endpoint, ServiceKey, Weight};
+use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::MssClamp;
+use dataplane::service::{MatchPoint, ServiceName};
 use ipnet::IpNet;
 
 use super::source::Place;
@@ -20,7 +21,7 @@ pub struct Config {
     pub global: GlobalDefs,
     /// The blocks `static_ipaddress`, in the order of the file.
     pub static_addresses: Vec<StaticAddress>,
-    /// The virtual servers, in the order of the file; no [`ServiceKey`] occurs twice.
+    /// The virtual servers, in the order of the file; no name occurs twice.
     pub virtual_servers: Vec<VirtualServer>,
     /// The block `dataplane`, or its defaults.
     pub dataplane: DataplaneConfig,
@@ -84,8 +85,10 @@ pub enum Broadcast {
 /// One `virtual_server` block with its address, port and protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualServer {
-    /// Protocol, VIP and port; port 0 stands for every port.
-    pub key: ServiceKey,
+    /// What names it.
+    pub name: ServiceName,
+    /// What packets find it by, at least one; none of another virtual server overlaps with it.
+    pub points: Vec<MatchPoint>,
     /// `lb_algo`, `lvs_sched`; wlc where the file names none.
     pub scheduler: SchedulerKind,
     /// `lb_kind`, `lvs_method`: what a real server gets that names no method of its own.

@@ -2,27 +2,29 @@
 //!
 //! What a block leaves out gets what keepalived gives it, with a warning that says so.
 
-use std::collections::HashMap;
-
-use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey, Weight};
+use dataplane::ident::{Endpoint, NetPort, Protocol, Weight};
 use dataplane::service::MssClamp;
+use dataplane::service::{AddressFamily, MatchPoint, ServiceName};
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
+use super::heading::{self, Heading};
 use super::lexer::Word;
 use super::lower::{Lower, shown};
+use super::match_points::MatchPoints;
 use super::method;
-use super::model::{ForwardingMethod, VirtualServer};
+use super::model::{ForwardingMethod, RealServer, VirtualServer};
 use super::mss_clamp;
 use super::real_server::{self, RealServers};
 use super::scheduler::{self, Scheduling};
-use super::source::Place;
+use super::virtual_server_group::Groups;
 
 /// The virtual servers so far.
 #[derive(Default)]
 pub(super) struct VirtualServers {
     servers: Vec<VirtualServer>,
-    seen: HashMap<ServiceKey, Place>,
+    groups: Groups,
+    seen: MatchPoints,
 }
 
 /// What the statements of a block say, before defaults.
@@ -33,6 +35,7 @@ struct Settings {
     weight: Weight,
     inhibit_on_failure: bool,
     persistent: bool,
+    family: Option<AddressFamily>,
     mss_clamp: MssClamp,
     /// What was said and not understood: no default and no warning about it.
     said: Said,
@@ -45,10 +48,16 @@ struct Said {
 }
 
 impl VirtualServers {
+    /// None so far, with the groups that they may name.
+    pub(super) fn new(groups: Groups) -> Self {
+        Self { groups, ..Self::default() }
+    }
+
     /// Lowers one block.
     pub(super) fn lower(&mut self, lower: &mut Lower<'_>, block: &Statement) {
-        let at = heading(lower, block);
+        let heading = heading::lower(lower, block, &self.groups);
         let settings = settings(lower, block);
+        let at = heading.as_ref().map(|heading| heading.facing(settings.family));
         let method = settings.method.unwrap_or(ForwardingMethod::Nat);
         let defaults = real_server::Defaults {
             service: at,
@@ -60,20 +69,24 @@ impl VirtualServers {
         for statement in block.inner().iter().filter(|inner| inner.name() == "real_server") {
             real_servers.lower(lower, statement, &defaults);
         }
-        let Some(at) = at else { return };
-        warn_of_defaults(lower, block, at, &settings);
-        let key = ServiceKey { protocol: settings.protocol.unwrap_or(Protocol::Udp), at };
-        if self.twice(lower, block, key) {
+        let Some(heading) = heading else { return };
+        warn_of_defaults(lower, block, &heading, &settings);
+        let protocol = settings.protocol.unwrap_or(Protocol::Udp);
+        let name = heading.name(protocol, settings.family);
+        let points = heading.points(protocol, settings.family);
+        if self.twice(lower, block, &name, &points) {
             return;
         }
         let real_servers = real_servers.finish();
+        check_mixed(lower, block, &heading, &real_servers);
         if real_servers.is_empty() && !block.inner().iter().any(|inner| inner.name() == "real_server") {
-            lower.warning(block.span(), format!("{key} has no real servers"), "ignored, as keepalived does");
+            lower.warning(block.span(), format!("{name} has no real servers"), "ignored, as keepalived does");
             return;
         }
         let scheduler = settings.scheduling.kind();
         self.servers.push(VirtualServer {
-            key,
+            name,
+            points,
             scheduler,
             method,
             mss_clamp: settings.mss_clamp,
@@ -87,40 +100,35 @@ impl VirtualServers {
         self.servers
     }
 
-    fn twice(&mut self, lower: &mut Lower<'_>, block: &Statement, key: ServiceKey) -> bool {
+    fn twice(&mut self, lower: &mut Lower<'_>, block: &Statement, name: &ServiceName, points: &[MatchPoint]) -> bool {
         let place = lower.place(block.head());
-        if let Some(first) = self.seen.get(&key) {
+        for point in points {
+            let Err(first) = self.seen.add(*point, &place) else { continue };
+            let message = match name {
+                ServiceName::Address(_) => format!("the virtual server {name} stands twice"),
+                _ if first == place => format!("{point} stands twice in {name}"),
+                _ => format!("{point} of {name} belongs to another virtual server too"),
+            };
             lower.report.push(
-                Diagnostic::error(block.span(), format!("the virtual server {key} stands twice"))
+                Diagnostic::error(block.span(), message)
                     .label(format!("first at {first}"))
                     .help("put all its real servers in one block"),
             );
             return true;
         }
-        self.seen.insert(key, place);
         false
     }
 }
 
-fn heading(lower: &mut Lower<'_>, block: &Statement) -> Option<Endpoint> {
-    let words = block.arguments();
-    match words.first().map(|word| word.text.as_str()) {
-        None => {
-            lower.lacking(block, "an address and a port");
-            None
-        }
-        Some(kind @ ("fwmark" | "group")) => {
-            lower.error(
-                block.span(),
-                format!("`virtual_server {kind}` is not supported yet"),
-                "known to keepalived; this version has `virtual_server ADDRESS PORT`",
-            );
-            None
-        }
-        Some(_) => {
-            lower.extra(block, 2);
-            endpoint(lower, words)
-        }
+/// A group of both families needs real servers that take both.
+fn check_mixed(lower: &mut Lower<'_>, block: &Statement, heading: &Heading, real_servers: &[RealServer]) {
+    let Heading::Group { name, is_mixed: true, .. } = heading else { return };
+    if let Some(server) = real_servers.iter().find(|server| server.method != ForwardingMethod::Tun) {
+        lower.report.push(
+            Diagnostic::error(block.span(), format!("the group {name} has addresses of both families"))
+                .label(format!("{} cannot take packets of both", server.at))
+                .help("only TUN can; or make two groups"),
+        );
     }
 }
 
@@ -150,6 +158,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
         weight: Weight::ONE,
         inhibit_on_failure: false,
         persistent: false,
+        family: None,
         mss_clamp: MssClamp::default(),
         said: Said::default(),
     };
@@ -172,6 +181,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             "weight" => settings.weight = weight(lower, statement),
             "inhibit_on_failure" => settings.inhibit_on_failure = lower.switch(statement),
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
+            "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
             "syn_proxy" | "laddr_group_name" => {
                 let message = format!("`{}` is not supported yet", keyword.name);
@@ -183,9 +193,23 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
     settings
 }
 
-fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, at: Endpoint, settings: &Settings) {
+fn family(lower: &mut Lower<'_>, statement: &Statement) -> Option<AddressFamily> {
+    let word = lower.one(statement, "inet or inet6")?;
+    lower.choice(word, "address family", &[("inet", AddressFamily::V4), ("inet6", AddressFamily::V6)])
+}
+
+fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, heading: &Heading, settings: &Settings) {
     let said = &settings.said;
-    if !said.protocol {
+    let is_mark = matches!(heading, Heading::Mark(_));
+    let at = match heading {
+        Heading::Address(at) => at.to_string(),
+        Heading::Mark(mark) => format!("fwmark {mark}"),
+        Heading::Group { name, .. } => format!("group {name}"),
+    };
+    if is_mark && said.protocol {
+        lower.warning(block.span(), format!("{at} names a `protocol`"), "ignored: a mark is for every protocol");
+    }
+    if !said.protocol && !is_mark {
         lower.report.push(
             Diagnostic::warning(block.span(), format!("{at} names no `protocol`"))
                 .label("UDP, as in keepalived")
@@ -206,7 +230,8 @@ fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, at: Endpoint, sett
                 .help("add `lb_kind NAT`, `lb_kind DR` or `lb_kind TUN`"),
         );
     }
-    if at.port.is_any() && !settings.persistent {
+    let has_every_port = matches!(heading, Heading::Address(at) if at.port.is_any());
+    if has_every_port && !settings.persistent {
         lower.warning(
             block.span(),
             format!("{at} has every port"),

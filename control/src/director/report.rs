@@ -1,6 +1,7 @@
 //! What `status` shows, gathered from the parts of a running director.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use dataplane::clock;
@@ -8,7 +9,7 @@ use dataplane::counters::{Counter, Drop, Event, Traffic};
 use dataplane::next_hop::Hop;
 use dataplane::port::ChecksumMode;
 use dataplane::port::xsk::{CopyMode, statistics};
-use dataplane::service::{Destination, Method, Service};
+use dataplane::service::{AddressFamily, Destination, MatchPoint, Method, Service, ServiceName};
 use dataplane::steer::{AttachMode, Steer};
 use dataplane::worker::{Board, Shared};
 
@@ -110,12 +111,32 @@ fn worker_view(thread: &WorkerThread, boards: &[Board], now: Duration) -> view::
 }
 
 fn service_view(service: &Service, compiled: &Compiled) -> view::Service {
+    let first = service.points.iter().find_map(|point| match point {
+        MatchPoint::Addresses { range, port, .. } => Some((range.first, port.host())),
+        MatchPoint::Mark(..) => None,
+    });
+    let (mark, family) = match service.name {
+        ServiceName::Mark { mark, family } => (Some(mark.value()), family),
+        _ => (None, AddressFamily::V4),
+    };
+    let unspecified = match family {
+        AddressFamily::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::V6 => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let (address, port) = first.unwrap_or((unspecified, 0));
+    let group = match &service.name {
+        ServiceName::Group { name, .. } => Some(name.to_string()),
+        _ => None,
+    };
     view::Service {
-        protocol: service.key.protocol.to_string(),
-        address: service.key.at.address,
-        port: service.key.at.port.host(),
+        protocol: service.name.kind().to_owned(),
+        address,
+        port,
+        mark,
+        points: if group.is_some() { service.points.iter().map(ToString::to_string).collect() } else { Vec::new() },
+        group,
         scheduler: service.scheduler.kind().name().to_owned(),
-        local: compiled.steer.services.contains(&service.key),
+        local: compiled.served.contains(&service.name),
         destinations: service.destinations.iter().map(|server| destination_view(server, compiled)).collect(),
     }
 }

@@ -198,7 +198,7 @@ impl Engine {
         let service = snapshot.services.service(destination.service)?;
         let client = Endpoint { address: opened.source.into(), port: opened.source_port };
         Some(Flow {
-            service: service.key.to_string(),
+            service: service.name.to_string(),
             client: client.to_string(),
             server: destination.at.to_string(),
             direction: match direction {

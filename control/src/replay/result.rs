@@ -168,7 +168,7 @@ fn services(engine: &Engine) -> Value {
         // The table has the one added last first.
         let destinations: Value = service.destinations.iter().rev().map(destination).collect();
         json!({
-            "service": service.key.to_string(),
+            "service": service.name.to_string(),
             "scheduler": service.scheduler.kind().name(),
             "destinations": destinations,
         })

@@ -5,18 +5,21 @@
 
 mod counts;
 mod mss_clamp;
+mod name;
+mod points;
 mod settings;
 mod table;
 
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
 pub use mss_clamp::MssClamp;
+pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};
 pub use settings::ServiceSettings;
 pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::ident::{Endpoint, ServiceKey, Weight};
+use crate::ident::{Endpoint, Weight};
 use crate::sched::Scheduler;
 use crate::wire::IpVersion;
 
@@ -99,8 +102,10 @@ impl Destination {
 /// A virtual service.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name: protocol, address and port.
-    pub key: ServiceKey,
+    /// Its name.
+    pub name: ServiceName,
+    /// What packets find it by, at least one.
+    pub points: Vec<MatchPoint>,
     /// Picks a destination for each new flow.
     pub scheduler: Scheduler,
     /// Its destinations as IPVS keeps them: the one added last stands first.

@@ -1,17 +1,21 @@
-//! The table of services: exact (protocol, address, port) first, then the address with port 0.
+//! The table of services and their destinations, each found by what a packet or a flow says.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Destination, DestinationCounts, DestinationSlot, Service, ServiceIndex, ServiceSettings, ServiceState};
-use crate::ident::{Endpoint, NetPort, Protocol, ServiceKey};
+use super::points::Points;
+use super::{
+    AddressFamily, Destination, DestinationCounts, DestinationSlot, Mark, MatchPoint, Service, ServiceIndex,
+    ServiceName, ServiceSettings, ServiceState,
+};
+use crate::ident::{Endpoint, Protocol};
 use crate::sched::{Scheduler, SchedulerKind};
 
 /// All services and destinations of one configuration, immutable.
 #[derive(Debug, Default)]
 pub struct Services {
     services: Vec<Service>,
-    by_key: HashMap<ServiceKey, ServiceIndex, foldhash::quality::RandomState>,
+    points: Points,
     // Where in `services` a slot's destination stands.
     by_slot: Vec<Option<(ServiceIndex, u32)>>,
     // Removed destinations that flows still refer to.
@@ -19,12 +23,16 @@ pub struct Services {
 }
 
 impl Services {
-    /// The service that a packet to `to` may open a flow of.
+    /// The service that a packet to `to` may open a flow of: of its port, else of every port.
     pub fn find(&self, protocol: Protocol, to: Endpoint) -> Option<(ServiceIndex, &Service)> {
-        let exact = ServiceKey { protocol, at: to };
-        let any_port = ServiceKey { protocol, at: Endpoint { port: NetPort::ANY, ..to } };
-        let index = self.by_key.get(&exact).or_else(|| self.by_key.get(&any_port))?;
-        Some((*index, self.services.get(index.0 as usize)?))
+        let index = self.points.at(protocol, to)?;
+        Some((index, self.service(index)?))
+    }
+
+    /// The service that a packet with a mark may open a flow of. It goes before what [`Services::find`] finds.
+    pub fn marked(&self, mark: Mark, family: AddressFamily) -> Option<(ServiceIndex, &Service)> {
+        let index = self.points.marked(mark, family)?;
+        Some((index, self.service(index)?))
     }
 
     /// All services, in the order of the configuration.
@@ -53,16 +61,23 @@ impl Services {
     }
 }
 
-/// Two services with one key.
+/// Two services that would get the same packets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("virtual service {0} is defined twice; one of the two has to go")]
-pub struct DuplicateService(pub ServiceKey);
+#[error("{point} of virtual service {name} is that of another service too; one of the two has to go")]
+pub struct DuplicateService {
+    /// The service added last.
+    pub name: ServiceName,
+    /// What both match.
+    pub point: MatchPoint,
+}
 
 /// A service to be added.
 #[derive(Debug)]
 pub struct ServiceSpec {
     /// Its name.
-    pub key: ServiceKey,
+    pub name: ServiceName,
+    /// What packets find it by.
+    pub points: Vec<MatchPoint>,
     /// Which scheduler it has.
     pub scheduler: SchedulerKind,
     /// Its destinations, in the order of the configuration.
@@ -74,9 +89,16 @@ pub struct ServiceSpec {
 }
 
 impl ServiceSpec {
-    /// A service with a new cursor that asks for nothing.
-    pub fn new(key: ServiceKey, scheduler: SchedulerKind, destinations: Vec<Destination>) -> Self {
-        Self { key, scheduler, destinations, state: Arc::default(), settings: ServiceSettings::default() }
+    /// A service with a new cursor that asks for nothing. It is found by its name; a group's points are to be added.
+    pub fn new(name: impl Into<ServiceName>, scheduler: SchedulerKind, destinations: Vec<Destination>) -> Self {
+        let name = name.into();
+        let points = match &name {
+            ServiceName::Address(key) => vec![MatchPoint::from(*key)],
+            ServiceName::Mark { mark, family } => vec![MatchPoint::Mark(*mark, *family)],
+            ServiceName::Group { .. } => Vec::new(),
+        };
+        let (state, settings) = (Arc::default(), ServiceSettings::default());
+        Self { name, points, scheduler, destinations, state, settings }
     }
 }
 
@@ -90,12 +112,12 @@ impl ServicesBuilder {
     /// Adds a service; the `service` field of its destinations is set here.
     ///
     /// # Errors
-    /// [`DuplicateService`] when the key is taken.
+    /// [`DuplicateService`] when one of its match points is taken. The table is then of no use.
     pub fn add(&mut self, spec: ServiceSpec) -> Result<ServiceIndex, DuplicateService> {
-        let ServiceSpec { key, scheduler, destinations, state, settings } = spec;
+        let ServiceSpec { name, points, scheduler, destinations, state, settings } = spec;
         let index = ServiceIndex(self.services.services.len() as u32);
-        if self.services.by_key.insert(key, index).is_some() {
-            return Err(DuplicateService(key));
+        if let Some(point) = points.iter().find(|point| !self.services.points.add(**point, index)) {
+            return Err(DuplicateService { name, point: *point });
         }
         let mut list: Vec<_> = destinations.into_iter().map(|d| Destination { service: index, ..d }).collect();
         // IPVS puts a new destination at the head of the list; schedulers walk it from there.
@@ -109,7 +131,7 @@ impl ServicesBuilder {
         }
         state.prepare(scheduler);
         let scheduler = Scheduler::new(scheduler, &list);
-        self.services.services.push(Service { key, scheduler, destinations: list, state, settings });
+        self.services.services.push(Service { name, points, scheduler, destinations: list, state, settings });
         Ok(index)
     }
 

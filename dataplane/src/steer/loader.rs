@@ -39,7 +39,7 @@ impl SteerLimits {
     const fn of(&self, table: Table) -> u32 {
         match table {
             Table::Own | Table::Macs => self.own,
-            Table::Services | Table::Addresses | Table::FragmentDestinations => self.services,
+            Table::Services | Table::Addresses | Table::FragmentDestinations | Table::Prefixes => self.services,
             Table::Replies | Table::ReplySources | Table::FragmentSources => self.replies,
         }
     }
@@ -61,7 +61,8 @@ pub enum Decision {
 pub struct Steer {
     object: Object,
     limits: SteerLimits,
-    tables: [MapHandle; Table::ALL.len()],
+    // By the discriminant of [`Table`].
+    tables: Vec<MapHandle>,
     ports: MapHandle,
     sockets: MapHandle,
     verdicts: MapHandle,
@@ -92,19 +93,12 @@ impl Steer {
             map.set_max_entries(entries.max(1)).map_err(SteerError::Load)?;
         }
         let object = open.load().map_err(SteerError::Load)?;
-        let [own, macs, services, addresses, replies, reply_sources, fragment_destinations, fragment_sources] =
-            Table::ALL.map(|table| handle(&object, table.name()));
+        let mut tables = Vec::with_capacity(Table::ALL.len());
+        for table in Table::ALL {
+            tables.push(handle(&object, table.name())?);
+        }
         Ok(Self {
-            tables: [
-                own?,
-                macs?,
-                services?,
-                addresses?,
-                replies?,
-                reply_sources?,
-                fragment_destinations?,
-                fragment_sources?,
-            ],
+            tables,
             ports: handle(&object, "ports")?,
             sockets: handle(&object, "xsks")?,
             verdicts: handle(&object, "verdicts")?,

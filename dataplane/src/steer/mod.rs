@@ -16,7 +16,7 @@ mod error;
 #[cfg(feature = "afxdp")]
 mod loader;
 
-pub use plan::SteerPlan;
+pub use plan::{SteerPlan, SteerPrefix};
 pub use verdict::Verdict;
 
 #[cfg(feature = "afxdp")]

@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::plan::spans;
 use super::{SteerPlan, Verdict};
 use crate::ident::{Endpoint, MacAddr, NetPort, Protocol, ServiceKey};
 
@@ -155,7 +156,7 @@ fn steer_transport(plan: &SteerPlan, packet: &Packet<'_>) -> Verdict {
     if Protocol::from_number(packet.protocol).is_none() {
         return Verdict::PassedMiss;
     }
-    if has(&plan.services, packet, packet.destination, packet.destination_port) {
+    if is_service(plan, packet, packet.destination, packet.destination_port) {
         return if packet.piece == Piece::LaterFragment { Verdict::HitFragment } else { Verdict::HitService };
     }
     if !has(&plan.replies, packet, packet.source, packet.source_port) {
@@ -179,13 +180,30 @@ fn steer_icmp(plan: &SteerPlan, packet: &Packet<'_>, kind: u16) -> Verdict {
     if Protocol::from_number(about.protocol).is_none() || packet.destination != about.source {
         return Verdict::PassedMiss;
     }
-    if has(&plan.services, &about, about.source, about.source_port) {
+    if is_service(plan, &about, about.source, about.source_port) {
         return Verdict::HitIcmpError;
     }
     if !has(&plan.replies, &about, about.destination, about.destination_port) {
         return Verdict::PassedMiss;
     }
     if plan.own.contains(&packet.destination) { Verdict::PassedOwn } else { Verdict::HitIcmpError }
+}
+
+fn is_service(plan: &SteerPlan, packet: &Packet<'_>, address: IpAddr, port: NetPort) -> bool {
+    has(&plan.services, packet, address, port) || in_prefix(plan, packet, address, port)
+}
+
+/// Whether the longest prefix that holds the address has the port, as the program's trie says.
+fn in_prefix(plan: &SteerPlan, packet: &Packet<'_>, address: IpAddr, port: NetPort) -> bool {
+    if plan.prefixes.is_empty() {
+        return false;
+    }
+    let spans = spans(&plan.prefixes);
+    let of_packet = spans.iter().filter(|((protocol, prefix), _)| {
+        Protocol::from_number(packet.protocol) == Some(*protocol) && prefix.contains(&address)
+    });
+    let longest = of_packet.max_by_key(|((_, prefix), _)| prefix.prefix_len()).map(|(_, span)| span);
+    longest.is_some_and(|span| packet.piece == Piece::LaterFragment || (span.low..=span.high).contains(&port.host()))
 }
 
 /// Whether keys hold an endpoint, exactly or as every port of it. A later fragment has no port: its address suffices.

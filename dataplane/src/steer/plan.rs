@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::ident::{MacAddr, Protocol, ServiceKey};
 
 /// What the steering program should catch, for all ports of the director.
@@ -14,12 +16,27 @@ pub struct SteerPlan {
     pub macs: BTreeSet<MacAddr>,
     /// Virtual services whose address is local now. Port 0: every port of the address, for that transport.
     pub services: BTreeSet<ServiceKey>,
+    /// Services of many addresses, and those of marks: local now or routed here.
+    pub prefixes: BTreeSet<SteerPrefix>,
     /// NAT real servers, whose packets are replies. Port 0: every port of the server, for that transport.
     pub replies: BTreeSet<ServiceKey>,
     /// The director's own addresses: a real server's packet to one of them is the kernel's, unless it is to a service.
     pub own: BTreeSet<IpAddr>,
     /// Interfaces, by index, whose frames of services are dropped: members of a bond that wait.
     pub standby: BTreeSet<u32>,
+}
+
+/// Addresses of one prefix, for one transport and a span of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SteerPrefix {
+    /// The transport.
+    pub protocol: Protocol,
+    /// The addresses, without host bits.
+    pub prefix: IpNet,
+    /// The lowest port, in host order.
+    pub low: u16,
+    /// The highest port.
+    pub high: u16,
 }
 
 /// One of the program's maps.
@@ -33,11 +50,12 @@ pub(super) enum Table {
     ReplySources,
     FragmentDestinations,
     FragmentSources,
+    Prefixes,
 }
 
 impl Table {
     /// All of them, in the order in which entries are added: `Own` before what it is an exception to.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Own,
         Self::Macs,
         Self::Services,
@@ -46,6 +64,7 @@ impl Table {
         Self::ReplySources,
         Self::FragmentDestinations,
         Self::FragmentSources,
+        Self::Prefixes,
     ];
 
     /// The map's name in the program.
@@ -59,6 +78,7 @@ impl Table {
             Self::ReplySources => "reply_sources",
             Self::FragmentDestinations => "fragment_destinations",
             Self::FragmentSources => "fragment_sources",
+            Self::Prefixes => "prefixes",
         }
     }
 
@@ -67,13 +87,14 @@ impl Table {
         match self {
             Self::Macs => 8,
             Self::Services | Self::Replies => 20,
+            Self::Prefixes => 24,
             _ => 16,
         }
     }
 }
 
 /// A key of any table, with zeroes behind its [`Table::key_size`].
-pub(super) type Key = [u8; 20];
+pub(super) type Key = [u8; 24];
 
 /// Every entry of every table: (table, key) to value.
 pub(super) type Contents = BTreeMap<(Table, Key), u32>;
@@ -103,8 +124,59 @@ impl SteerPlan {
                 *contents.entry((fragments, address)).or_default() |= transport_bit(key.protocol);
             }
         }
+        for (key, span) in spans(&self.prefixes) {
+            contents.insert((Table::Prefixes, prefix_key(&key)), span.packed());
+        }
         contents
     }
+}
+
+/// Ports from the lowest to the highest, in host order.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) low: u16,
+    pub(super) high: u16,
+}
+
+impl Span {
+    const fn packed(self) -> u32 {
+        (self.low as u32) << 16 | self.high as u32
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+}
+
+/// The span of ports of each prefix: of its own and, for the longest match alone is looked at, of all that hold it.
+pub(super) fn spans(prefixes: &BTreeSet<SteerPrefix>) -> BTreeMap<(Protocol, IpNet), Span> {
+    let mut spans = BTreeMap::<(Protocol, IpNet), Span>::new();
+    for SteerPrefix { protocol, prefix, low, high } in prefixes {
+        let span = Span { low: *low, high: *high };
+        spans.entry((*protocol, prefix.trunc())).and_modify(|known| *known = known.with(span)).or_insert(span);
+    }
+    let own = spans.clone();
+    for ((protocol, prefix), span) in &mut spans {
+        // Up to the whole address space: at most 128 look-ups each.
+        let mut above = prefix.supernet();
+        while let Some(holder) = above {
+            if let Some(more) = own.get(&(*protocol, holder)) {
+                *span = span.with(*more);
+            }
+            above = holder.supernet();
+        }
+    }
+    spans
+}
+
+/// The length counts the transport's 32 bits and, for IPv4, the 96 in front of the mapped address.
+fn prefix_key((protocol, prefix): &(Protocol, IpNet)) -> Key {
+    let mapped = if prefix.addr().is_ipv4() { 96 } else { 0 };
+    let mut key = Key::default();
+    key[..4].copy_from_slice(&(32 + mapped + u32::from(prefix.prefix_len())).to_ne_bytes());
+    key[4] = protocol.number();
+    key[8..].copy_from_slice(&address_key(prefix.network())[..16]);
+    key
 }
 
 fn address_key(address: IpAddr) -> Key {

@@ -111,7 +111,7 @@ const fn used_block(context: Context, names: &'static [&'static str]) -> Group {
 
 const ROOT: &[Group] = &[
     used_block(Context::GlobalDefs, &["global_defs"]),
-    used_block(Lines, &["static_ipaddress"]),
+    used_block(Lines, &["static_ipaddress", "virtual_server_group"]),
     used_block(Context::VirtualServer, &["virtual_server"]),
     used_block(Context::Dataplane, &["dataplane"]),
     idle(&[
@@ -126,14 +126,7 @@ const ROOT: &[Group] = &[
     ]),
     idle_block(
         Lines,
-        &[
-            "static_routes",
-            "static_rules",
-            "linkbeat_interfaces",
-            "interface_up_down_delays",
-            "virtual_server_group",
-            "local_address_group",
-        ],
+        &["static_routes", "static_rules", "linkbeat_interfaces", "interface_up_down_delays", "local_address_group"],
     ),
     idle_block(Context::TrackGroup, &["track_group"]),
     idle_block(Context::SyncGroup, &["vrrp_sync_group"]),
@@ -457,6 +450,7 @@ const VIRTUAL_SERVER: &[Group] = &[
         "flag-1",
         "flag-2",
         "flag-3",
+        "ip_family",
         // Refused rather than ignored: without them packets would go another way than the file says.
         "syn_proxy",
         "laddr_group_name",
@@ -466,7 +460,6 @@ const VIRTUAL_SERVER: &[Group] = &[
     used_block(Context::RealServer, &["real_server"]),
     Group { body: Nothing, support: Accepted, names: &["delay_loop", "hashed"] },
     idle(&[
-        "ip_family",
         "ops",
         "persistence_engine",
         "persistence_timeout",
