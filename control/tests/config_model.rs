@@ -10,9 +10,9 @@ use control::config::{
     Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, Idle, KernelPort,
     LoadOptions, Loaded, Queues, XdpMode, load, parse_text,
 };
-use dataplane::ident::{CoreIndex, Protocol};
+use dataplane::ident::{CoreIndex, NetPort, Protocol};
 use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
-use dataplane::service::MssClamp;
+use dataplane::service::{Encapsulation, GreChecksum, GueChecksum, MssClamp};
 
 fn options() -> LoadOptions {
     LoadOptions { config_id: "lb1".to_owned(), ..LoadOptions::default() }
@@ -49,6 +49,73 @@ fn a_virtual_server_with_all_its_parts() {
     assert_eq!(second.at.to_string(), "[2001:db8::3]:443");
     assert_eq!((second.weight.value(), second.method, second.inhibit_on_failure), (0, ForwardingMethod::Tun, false));
     assert_eq!(second.place.to_string(), "test.conf:12:2");
+}
+
+fn in_server(line: &str) -> String {
+    format!("virtual_server 192.0.2.1 80 {{\nprotocol TCP\n{line}\nreal_server 198.51.100.1 80 {{ }}\n}}\n")
+}
+
+#[test]
+fn tunnels_have_a_type_and_checksums() {
+    let form = |options: &str| {
+        let service = config(&in_server(&format!("lb_kind TUN {options}"))).virtual_servers.remove(0);
+        assert_eq!(service.method, ForwardingMethod::Tun);
+        assert_eq!(service.real_servers[0].encapsulation, service.encapsulation);
+        service.encapsulation
+    };
+    let gue = |checksum| Encapsulation::Gue { port: NetPort::new(6080), checksum };
+    assert_eq!(form(""), Encapsulation::Ipip);
+    assert_eq!(form("type ipip"), Encapsulation::Ipip);
+    assert_eq!(form("type gre"), Encapsulation::Gre(GreChecksum::Absent));
+    assert_eq!(form("type gre nocsum"), Encapsulation::Gre(GreChecksum::Absent));
+    assert_eq!(form("type gre csum"), Encapsulation::Gre(GreChecksum::Present));
+    assert_eq!(form("type gue port 6080"), gue(GueChecksum::Absent));
+    assert_eq!(form("type gue port 6080 csum"), gue(GueChecksum::Present));
+    assert_eq!(form("type gue port 6080 remcsum"), gue(GueChecksum::Remote));
+    let own = "virtual_server 192.0.2.1 80 {\nlb_kind TUN type gre\nreal_server 198.51.100.1 80 {\n\
+               lvs_method TUN type gue port 9 csum\n}\nreal_server 198.51.100.2 80 { }\n}\n";
+    let servers = config(own).virtual_servers.remove(0).real_servers;
+    let port = NetPort::new(9);
+    assert_eq!(servers[0].encapsulation, Encapsulation::Gue { port, checksum: GueChecksum::Present });
+    assert_eq!(servers[1].encapsulation, Encapsulation::Gre(GreChecksum::Absent));
+}
+
+#[test]
+fn tunnels_that_cannot_be_are_refused() {
+    for (options, message) in [
+        ("type ipip csum", "a tunnel of type ipip has no `csum`"),
+        ("nocsum", "a tunnel of type ipip has no `nocsum`"),
+        ("port 7", "a tunnel of type ipip has no `port`"),
+        ("type gre remcsum", "a tunnel of type gre has no `remcsum`"),
+        ("type gre port 7", "a tunnel of type gre has no `port`"),
+        ("type gue", "a tunnel of type gue needs `port` and a number"),
+        ("type gue port 0", "port 0 is out of range"),
+        ("type gue port", "`port` needs a number"),
+        ("type vxlan", "`vxlan` is no type of tunnel"),
+        ("type", "`type` needs a tunnel"),
+        ("key 7", "`key` is no option of TUN"),
+    ] {
+        let said = messages(&in_server(&format!("lb_kind TUN {options}")));
+        assert_eq!(said.iter().filter(|said| *said == message).count(), 1, "{options}: {said:?}");
+    }
+}
+
+#[test]
+fn tunnel_sources_are_a_prefix_of_each_family() {
+    let sources =
+        |line: &str| config(&in_server(&format!("lb_kind TUN\n{line}"))).virtual_servers.remove(0).tunnel_sources;
+    assert!(sources("").is_empty());
+    assert_eq!(sources("tunnel_source 172.16.9.9/16"), ["172.16.0.0/16".parse().unwrap()]);
+    let both = ["fd00:9::/64".parse().unwrap(), "192.0.2.7/32".parse().unwrap()];
+    assert_eq!(sources("tunnel_source fd00:9::/64 192.0.2.7"), both);
+    for (line, message) in [
+        ("tunnel_source", "`tunnel_source` needs a prefix"),
+        ("tunnel_source 172.16", "`172.16` is no prefix"),
+        ("tunnel_source 224.0.0.0/8", "224.0.0.0/8 has no addresses to send from"),
+        ("tunnel_source 10.0.0.0/8 10.0.0.1", "a second prefix of one family"),
+    ] {
+        assert!(messages(&in_server(line)).contains(&message.to_owned()), "{line}: {:?}", messages(&in_server(line)));
+    }
 }
 
 #[test]

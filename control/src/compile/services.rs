@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ident::Endpoint;
+use dataplane::service::Tunnel;
 use dataplane::service::{
     Destination, DestinationSlot, MatchPoint, Method, ServiceName, ServiceSettings, ServiceSpec, Services,
     ServicesBuilder,
@@ -84,15 +85,19 @@ impl<'a, 't> ServicePlanner<'a, 't> {
     }
 
     fn destinations(&mut self, server: &VirtualServer) -> Vec<Destination> {
-        server.real_servers.iter().map(|real| self.destination(&server.name, real)).collect()
+        server.real_servers.iter().map(|real| self.destination(server, real)).collect()
     }
 
-    fn destination(&mut self, name: &ServiceName, real: &RealServer) -> Destination {
-        let method = method(real.method);
+    fn destination(&mut self, server: &VirtualServer, real: &RealServer) -> Destination {
+        let (name, method) = (&server.name, method(real.method));
         self.wanted.insert((name.clone(), real.at));
         let (slot, counts) = self.slots.destination((name.clone(), real.at), method);
         let local_source = self.place(name, real.at, method, slot);
-        Destination { local_source, ..Destination::new(slot, real.at, method, real.weight, counts) }
+        Destination {
+            local_source,
+            tunnel: tunnel(server, real),
+            ..Destination::new(slot, real.at, method, real.weight, counts)
+        }
     }
 
     /// Gives a real server its hop, and says which source its packets get, if one of ours.
@@ -173,8 +178,8 @@ pub(super) struct Planned {
 /// Whether two tables say the same of the servers that are in the configuration, and count in the same cells.
 pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     let same_destination = |a: &Destination, b: &Destination| {
-        (a.slot, a.service, a.at, a.method, a.weight, a.local_source)
-            == (b.slot, b.service, b.at, b.method, b.weight, b.local_source)
+        (a.slot, a.service, a.at, a.method, a.weight, a.local_source, a.tunnel)
+            == (b.slot, b.service, b.at, b.method, b.weight, b.local_source, b.tunnel)
             && Arc::ptr_eq(&a.counts, &b.counts)
     };
     a.iter().count() == b.iter().count()
@@ -184,6 +189,13 @@ pub(super) fn is_same(a: &Services, b: &Services) -> bool {
                 && Arc::ptr_eq(&a.state, &b.state)
                 && a.destinations.iter().zip(&b.destinations).all(|(a, b)| same_destination(a, b))
         })
+}
+
+/// The tunnel to a real server, where its method has one.
+fn tunnel(server: &VirtualServer, real: &RealServer) -> Tunnel {
+    let is_of_family = |prefix: &&ipnet::IpNet| prefix.addr().is_ipv4() == real.at.address.is_ipv4();
+    let sources = server.tunnel_sources.iter().find(is_of_family).copied();
+    Tunnel { encapsulation: real.encapsulation, sources }
 }
 
 fn method(said: ForwardingMethod) -> Method {

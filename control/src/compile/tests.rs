@@ -7,6 +7,7 @@ use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceK
 use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
+use dataplane::service::Encapsulation;
 use dataplane::service::{Activity, AddressRange, Destination, MatchPoint, MssClamp, ServiceName};
 
 use super::*;
@@ -58,6 +59,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         at: endpoint(at),
         weight: Weight::ONE,
         method: *method,
+        encapsulation: Encapsulation::Ipip,
         inhibit_on_failure: false,
         place: place(),
     };
@@ -66,6 +68,8 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         points: vec![tcp(vip).into()],
         scheduler: SchedulerKind::Wrr,
         method: ForwardingMethod::Nat,
+        encapsulation: Encapsulation::Ipip,
+        tunnel_sources: Vec::new(),
         mss_clamp: MssClamp::Off,
         real_servers: servers.iter().map(real).collect(),
         place: place(),

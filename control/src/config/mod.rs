@@ -27,6 +27,7 @@ mod sequence;
 mod source;
 mod static_ipaddress;
 mod timeouts;
+mod tunnel;
 mod virtual_server;
 mod virtual_server_group;
 

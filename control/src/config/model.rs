@@ -8,7 +8,7 @@ use std::time::Duration;
 use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
-use dataplane::service::MssClamp;
+use dataplane::service::{Encapsulation, MssClamp};
 use dataplane::service::{MatchPoint, ServiceName};
 use ipnet::IpNet;
 
@@ -93,6 +93,10 @@ pub struct VirtualServer {
     pub scheduler: SchedulerKind,
     /// `lb_kind`, `lvs_method`: what a real server gets that names no method of its own.
     pub method: ForwardingMethod,
+    /// `lb_kind TUN type …`: what a real server's tunnel is that names no method of its own.
+    pub encapsulation: Encapsulation,
+    /// `tunnel_source`: prefixes that outer source addresses are taken from, at most one of each family.
+    pub tunnel_sources: Vec<IpNet>,
     /// `mss_clamp`: what becomes of the MSS that clients and servers announce.
     pub mss_clamp: MssClamp,
     /// The real servers, in the order of the file; no endpoint occurs twice.
@@ -110,6 +114,8 @@ pub struct RealServer {
     pub weight: Weight,
     /// Its own method or that of the virtual server.
     pub method: ForwardingMethod,
+    /// The form of its tunnel, where its method is TUN.
+    pub encapsulation: Encapsulation,
     /// `inhibit_on_failure`: on failure set the weight to 0 instead of removing the server.
     pub inhibit_on_failure: bool,
     /// Where the block's heading stands.
@@ -123,7 +129,7 @@ pub enum ForwardingMethod {
     Nat,
     /// Rewrite only the Ethernet address; the server answers the client itself.
     Dr,
-    /// Wrap in IPIP (RFC 2003, RFC 2473); the server answers the client itself.
+    /// Wrap in an outer packet; the server answers the client itself.
     Tun,
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use dataplane::ident::{Endpoint, NetPort, Weight};
+use dataplane::service::Encapsulation;
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -17,6 +18,7 @@ pub(super) struct Defaults {
     /// VIP and port; `None` if they were wrong.
     pub(super) service: Option<Endpoint>,
     pub(super) method: ForwardingMethod,
+    pub(super) encapsulation: Encapsulation,
     pub(super) weight: Weight,
     pub(super) inhibit_on_failure: bool,
 }
@@ -45,6 +47,7 @@ impl RealServers {
             },
             weight: defaults.weight,
             method: defaults.method,
+            encapsulation: defaults.encapsulation,
             inhibit_on_failure: defaults.inhibit_on_failure,
             place: lower.place(block.head()),
         };
@@ -83,7 +86,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement, server: Option<&mut RealSe
     }
     if let Some(server) = server {
         server.weight = own_weight.unwrap_or(server.weight);
-        server.method = own_method.unwrap_or(server.method);
+        (server.method, server.encapsulation) = own_method.unwrap_or((server.method, server.encapsulation));
         server.inhibit_on_failure = own_inhibit.unwrap_or(server.inhibit_on_failure);
     }
 }

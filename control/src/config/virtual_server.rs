@@ -3,8 +3,9 @@
 //! What a block leaves out gets what keepalived gives it, with a warning that says so.
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, Weight};
-use dataplane::service::MssClamp;
 use dataplane::service::{AddressFamily, MatchPoint, ServiceName};
+use dataplane::service::{Encapsulation, MssClamp};
+use ipnet::IpNet;
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -17,6 +18,7 @@ use super::model::{ForwardingMethod, RealServer, VirtualServer};
 use super::mss_clamp;
 use super::real_server::{self, RealServers};
 use super::scheduler::{self, Scheduling};
+use super::tunnel;
 use super::virtual_server_group::Groups;
 
 /// The virtual servers so far.
@@ -30,7 +32,8 @@ pub(super) struct VirtualServers {
 /// What the statements of a block say, before defaults.
 struct Settings {
     scheduling: Scheduling,
-    method: Option<ForwardingMethod>,
+    method: Option<(ForwardingMethod, Encapsulation)>,
+    tunnel_sources: Vec<IpNet>,
     protocol: Option<Protocol>,
     weight: Weight,
     inhibit_on_failure: bool,
@@ -58,10 +61,11 @@ impl VirtualServers {
         let heading = heading::lower(lower, block, &self.groups);
         let settings = settings(lower, block);
         let at = heading.as_ref().map(|heading| heading.facing(settings.family));
-        let method = settings.method.unwrap_or(ForwardingMethod::Nat);
+        let (method, encapsulation) = settings.method.unwrap_or((ForwardingMethod::Nat, Encapsulation::Ipip));
         let defaults = real_server::Defaults {
             service: at,
             method,
+            encapsulation,
             weight: settings.weight,
             inhibit_on_failure: settings.inhibit_on_failure,
         };
@@ -89,6 +93,8 @@ impl VirtualServers {
             points,
             scheduler,
             method,
+            encapsulation,
+            tunnel_sources: settings.tunnel_sources,
             mss_clamp: settings.mss_clamp,
             real_servers,
             place: lower.place(block.head()),
@@ -154,6 +160,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
     let mut settings = Settings {
         scheduling: Scheduling::default(),
         method: None,
+        tunnel_sources: Vec::new(),
         protocol: None,
         weight: Weight::ONE,
         inhibit_on_failure: false,
@@ -180,6 +187,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             }
             "weight" => settings.weight = weight(lower, statement),
             "inhibit_on_failure" => settings.inhibit_on_failure = lower.switch(statement),
+            "tunnel_source" => settings.tunnel_sources = tunnel::sources(lower, statement),
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
             "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistent = true,

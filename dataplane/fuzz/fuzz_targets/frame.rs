@@ -5,11 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use dataplane::forward::gue::{Gue, OuterChecksum};
 use dataplane::forward::icmp::ErrorKind;
 use dataplane::forward::nat::{self, Rewrite};
-use dataplane::forward::tun::{self, TunnelEnds};
+use dataplane::forward::tun::{self, Shim, TunnelEnds};
 use dataplane::forward::{icmp, icmp_translate, mtu, reset, ttl};
 use dataplane::ident::NetPort;
+use dataplane::service::GreChecksum;
 use dataplane::wire::{self, Headers, IpVersion, Settled, checksum, number};
 use libfuzzer_sys::fuzz_target;
 
@@ -103,15 +105,24 @@ fn translate(data: &[u8], headers: &Headers) {
 }
 
 fn encapsulate(inner: &[u8]) {
-    for ends in [TunnelEnds::V4(V4.0, V4.1), TunnelEnds::V6(V6.0, V6.1)] {
-        let mut packet = vec![0; ends.overhead()];
+    let gue = Gue {
+        source: NetPort::new(50000),
+        destination: NetPort::new(6080),
+        checksum: OuterChecksum::Whole,
+        remote: None,
+    };
+    let shims = [Shim::None, Shim::Gre(GreChecksum::Absent), Shim::Gre(GreChecksum::Present), Shim::Gue(gue)];
+    let both = [TunnelEnds::V4(V4.0, V4.1), TunnelEnds::V6(V6.0, V6.1)];
+    for (ends, shim) in both.into_iter().flat_map(|ends| shims.map(|shim| (ends, shim))) {
+        let start = ends.overhead() + shim.length();
+        let mut packet = vec![0; start];
         packet.extend_from_slice(inner);
         // The parser's own bound is the sum of 65535; so is the header's.
         if packet.len() > usize::from(u16::MAX) {
             continue;
         }
-        let (outer, inner) = packet.split_at_mut(ends.overhead());
-        tun::write_outer(outer, inner, ends, 7);
+        let (outer, inner) = packet.split_at_mut(start);
+        tun::write_outer(outer, inner, ends, shim, 7);
         let headers = wire::parse_ip(&packet).expect("a tunnelled packet parses");
         assert_eq!((headers.l4 as usize, headers.end as usize), (ends.overhead(), packet.len()));
     }

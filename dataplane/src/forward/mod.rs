@@ -2,6 +2,8 @@
 //!
 //! Functions over bytes, without state: the worker knows flows, these know formats.
 
+pub mod gre;
+pub mod gue;
 pub mod icmp;
 pub mod icmp_translate;
 pub mod mss;

@@ -1,10 +1,14 @@
-//! TUN: an IP header in front, of either version over either (RFC 2003, RFC 2473, RFC 4213).
+//! TUN: an outer IP header in front, of either version over either (RFC 2003, RFC 2473, RFC 4213), and what the tunnel's
+//! form puts between (GRE, GUE).
 //!
 //! DSCP and ECN are copied outwards (RFC 6040, normal mode); DF is copied from IPv4 and set for IPv6 inside, so that
 //! path MTU discovery goes on through the tunnel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::gre;
+use super::gue::{self, Gue};
+use crate::service::GreChecksum;
 use crate::wire::{IpVersion, checksum, ip, ipv4, ipv6, number};
 
 /// Where a tunnel begins and ends; both of one family.
@@ -34,20 +38,69 @@ impl TunnelEnds {
         }
     }
 
-    /// Bytes that the outer header takes.
+    /// Bytes that the outer IP header takes.
     pub const fn overhead(self) -> usize {
         self.version().header_length()
     }
+
+    /// The sum of the pseudo header below a transport of so many bytes between the ends.
+    pub(super) fn pseudo(self, protocol: u8, length: usize) -> u64 {
+        match self {
+            Self::V4(from, to) => checksum::pseudo([from.octets(), to.octets()].as_flattened(), protocol, length),
+            Self::V6(from, to) => checksum::pseudo([from.octets(), to.octets()].as_flattened(), protocol, length),
+        }
+    }
 }
 
-/// Writes the outer header of `inner`, an IP packet, into `out`, which has [`TunnelEnds::overhead`] bytes. `id` is the
-/// identification of an IPv4 one.
-pub fn write_outer(out: &mut [u8], inner: &[u8], ends: TunnelEnds, id: u16) {
+/// What stands between the outer IP header and the packet inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shim {
+    /// Nothing.
+    None,
+    /// A GRE header.
+    Gre(GreChecksum),
+    /// UDP and GUE headers.
+    Gue(Gue),
+}
+
+impl Shim {
+    /// Bytes that it takes.
+    pub const fn length(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Gre(GreChecksum::Absent) => gre::LENGTH,
+            Self::Gre(GreChecksum::Present) => gre::LENGTH_WITH_CHECKSUM,
+            Self::Gue(gue) => gue.length(),
+        }
+    }
+}
+
+/// Writes the outer headers of `inner`, an IP packet, into `out`, which has [`TunnelEnds::overhead`] and
+/// [`Shim::length`] bytes. `id` is the identification of an outer IPv4 header.
+pub fn write_outer(out: &mut [u8], inner: &[u8], ends: TunnelEnds, shim: Shim, id: u16) {
+    let Some((out, between)) = out.split_at_mut_checked(ends.overhead()) else { return };
     let Some(inside) = Inside::of(inner) else { return };
+    let protocol = match shim {
+        Shim::None => inside.protocol,
+        Shim::Gre(checksum) => {
+            gre::write(between, inner, checksum);
+            number::GRE
+        }
+        Shim::Gue(ref gue) => {
+            gue::write(between, inner, ends, gue);
+            number::UDP
+        }
+    };
+    write_ip(out, &Inside { protocol, ..inside }, between.len() + inner.len(), ends, id);
+}
+
+/// The outer IP header in front of `length` bytes.
+#[inline]
+fn write_ip(out: &mut [u8], inside: &Inside, length: usize, ends: TunnelEnds, id: u16) {
     match ends {
         TunnelEnds::V4(from, to) => {
             let Some(header) = out.first_chunk_mut::<{ ipv4::LENGTH }>() else { return };
-            let total = (ipv4::LENGTH + inner.len()) as u16;
+            let total = (ipv4::LENGTH + length) as u16;
             header.fill(0);
             header[0] = 0x45;
             header[ipv4::TOS] = inside.traffic_class;
@@ -67,7 +120,7 @@ pub fn write_outer(out: &mut [u8], inner: &[u8], ends: TunnelEnds, id: u16) {
             header.fill(0);
             header[0] = 0x60 | class >> 4;
             header[1] = class << 4;
-            put(header, ipv6::PAYLOAD_LENGTH, (inner.len() as u16).to_be_bytes());
+            put(header, ipv6::PAYLOAD_LENGTH, (length as u16).to_be_bytes());
             header[ipv6::NEXT_HEADER] = inside.protocol;
             header[ipv6::HOP_LIMIT] = ip::TTL;
             put(header, ipv6::SOURCE, from.octets());

@@ -9,12 +9,14 @@ mod name;
 mod points;
 mod settings;
 mod table;
+mod tunnel;
 
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
 pub use mss_clamp::MssClamp;
 pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};
 pub use settings::ServiceSettings;
 pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
+pub use tunnel::{Encapsulation, GreChecksum, GueChecksum, Tunnel};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub enum Method {
     Nat,
     /// Only the Ethernet addresses change ("Route").
     Dr,
-    /// An IP header goes in front: IP in IP, of either family in either ("Tunnel").
+    /// An outer header goes in front, of either family over either: IP in IP, GRE or GUE ("Tunnel").
     Tun,
 }
 
@@ -67,6 +69,8 @@ pub struct Destination {
     pub weight: Weight,
     /// For TUN: the outer source address. For NAT to a local server: the source that brings replies back here.
     pub local_source: Option<IpAddr>,
+    /// For TUN: the form of its tunnel.
+    pub tunnel: Tunnel,
     /// Connections, kept over swaps.
     pub counts: Arc<DestinationCounts>,
 }
@@ -80,16 +84,18 @@ impl Destination {
         weight: Weight,
         counts: Arc<DestinationCounts>,
     ) -> Self {
-        Self { slot, service: ServiceIndex(0), at, method, weight, local_source: None, counts }
+        Self { slot, service: ServiceIndex(0), at, method, weight, local_source: None, tunnel: Tunnel::IPIP, counts }
     }
 
-    /// Bytes that go in front of each packet to it.
-    pub fn overhead(&self) -> usize {
-        match (self.method, self.at.address) {
+    /// The most bytes that go in front of each packet to it.
+    #[inline]
+    pub const fn overhead(&self) -> usize {
+        let outer = match (self.method, self.at.address) {
             (Method::Tun, IpAddr::V4(_)) => IpVersion::V4.header_length(),
             (Method::Tun, IpAddr::V6(_)) => IpVersion::V6.header_length(),
-            _ => 0,
-        }
+            _ => return 0,
+        };
+        outer + self.tunnel.encapsulation.longest()
     }
 
     /// Whether it takes new flows.

@@ -119,6 +119,8 @@ pub mod number {
     pub const FRAGMENT: u8 = 44;
     /// Authentication header.
     pub const AUTHENTICATION: u8 = 51;
+    /// Generic routing encapsulation.
+    pub const GRE: u8 = 47;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
     /// IPv6 destination options.

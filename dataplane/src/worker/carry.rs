@@ -7,18 +7,19 @@ use std::net::IpAddr;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
+use super::tunnel;
 use super::{Context, Hands, Packet, clamp, extended, fragment, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::nat::Rewrite;
-use crate::forward::{mtu, plain, ttl, tun};
+use crate::forward::{mtu, plain, ttl};
 use crate::ident::{PortIndex, Protocol};
 use crate::next_hop::{Hop, HopIndex};
 use crate::port::Ports;
 use crate::service::{Destination, DestinationSlot, Method};
 use crate::state::{TcpState, View};
-use crate::wire::{Fragment, Headers, TcpFlags};
+use crate::wire::{Fragment, TcpFlags};
 
 /// How often a flow's state is moved on while other workers move it too.
 const TRANSITIONS: u32 = 16;
@@ -141,7 +142,7 @@ fn deliver<F: Path, P: Ports>(
     match (entry.reverse(), destination.method) {
         (Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
         (None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
-        (None, Method::Tun) => to_server_tun(context, hands, packet, destination, vip),
+        (None, Method::Tun) => tunnel::to_server(context, hands, packet, entry, destination, vip),
         // The server of a one-way flow now wants NAT, for which the flow has no key.
         (None, Method::Nat) => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
@@ -261,41 +262,6 @@ fn to_server_dr<F: Path, P: Ports>(
     }
     let Some(packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     egress::send(context, hands, packet, hop, || destination.at.address, None);
-}
-
-#[inline(always)]
-fn to_server_tun<P: Ports>(
-    context: Context<'_>,
-    hands: &mut Hands<P>,
-    packet: Packet<'_>,
-    destination: &Destination,
-    vip: impl Fn() -> IpAddr,
-) {
-    let hop = context.snapshot.hops.destination(destination.slot);
-    if *hop == Hop::Kernel {
-        return egress::to_kernel(context, hands, packet);
-    }
-    let Some(ends) = destination.local_source.and_then(|local| tun::TunnelEnds::new(local, destination.at.address))
-    else {
-        return hands.discard(context, packet.frame, Drop::NoRoute);
-    };
-    let overhead = ends.overhead();
-    let Some(packet) = fit(context, hands, packet, hop, overhead, vip) else { return };
-    let Packet { mut frame, headers, port } = packet;
-    let (l3, length) = (headers.l3 as usize, headers.ip_length());
-    frame.set_len(l3 + length);
-    frame.shrink_front(l3);
-    if !frame.grow_front(overhead) {
-        return hands.discard(context, frame, Drop::NoHeadroom);
-    }
-    hands.next_id = hands.next_id.wrapping_add(1);
-    let bytes = hands.ports.bytes_mut(&mut frame);
-    let Some((outer, inner)) = bytes.split_at_mut_checked(overhead) else {
-        return hands.discard(context, frame, Drop::Truncated);
-    };
-    tun::write_outer(outer, inner, ends, hands.next_id);
-    let headers = Headers { l3: 0, version: ends.version(), ..*headers };
-    egress::send(context, hands, Packet { frame, headers: &headers, port }, hop, || destination.at.address, None);
 }
 
 #[inline(always)]

@@ -17,6 +17,7 @@ mod limiter;
 mod pass;
 mod path;
 mod reply;
+mod tunnel;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,7 +17,7 @@ use dataplane::next_hop::{Egress, Exit, Hop, Link, NextHops, NextHopsBuilder};
 use dataplane::port::{ChecksumMode, MemoryPorts};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    Destination, DestinationCounts, DestinationSlot, Method, ServiceSettings, ServiceSpec, ServicesBuilder,
+    Destination, DestinationCounts, DestinationSlot, Method, ServiceSettings, ServiceSpec, ServicesBuilder, Tunnel,
 };
 use dataplane::snapshot::{KernelPort, Policy, PortSettings, Snapshot};
 use dataplane::worker::{Board, Shared, Worker};
@@ -48,6 +48,8 @@ pub fn at(text: &str, port: u16) -> Endpoint {
 /// What a test sets up.
 pub struct Setup {
     pub method: Method,
+    /// The tunnel to every server, for TUN.
+    pub tunnel: Tunnel,
     pub scheduler: SchedulerKind,
     /// Addresses of the servers of every service, with their weights.
     pub servers4: Vec<(&'static str, u32)>,
@@ -69,6 +71,7 @@ impl Setup {
     pub fn new(method: Method) -> Self {
         Self {
             method,
+            tunnel: Tunnel::IPIP,
             scheduler: SchedulerKind::Rr,
             servers4: vec![("10.2.0.11", 1), ("10.2.0.12", 1)],
             servers6: vec![("fd02::11", 1), ("fd02::12", 1)],
@@ -134,7 +137,7 @@ impl Setup {
         let source = if Self::is_local(address) { kernel } else { local };
         let (weight, counts) = (Weight::new(weight).unwrap(), Arc::clone(&counts[slot as usize]));
         let destination = Destination::new(DestinationSlot(slot), at(address, port), self.method, weight, counts);
-        Destination { local_source: Some(ip(source)), ..destination }
+        Destination { local_source: Some(ip(source)), tunnel: self.tunnel, ..destination }
     }
 
     fn is_local(address: &str) -> bool {

@@ -10,7 +10,7 @@ use dataplane::counters::Drop;
 use dataplane::forward::icmp::{self, ErrorKind};
 use dataplane::forward::icmp_translate;
 use dataplane::forward::nat::{self, Rewrite};
-use dataplane::forward::tun::{self, TunnelEnds};
+use dataplane::forward::tun::{self, Shim, TunnelEnds};
 use dataplane::forward::{reset, ttl};
 use dataplane::ident::NetPort;
 use dataplane::wire::{self, IpVersion, Settled, checksum, ipv4, ipv6, number};
@@ -141,7 +141,7 @@ fn tunnelled(inner: &str, from: &str, to: &str) -> Vec<u8> {
     let ends = TunnelEnds::new(from.parse().unwrap(), to.parse().unwrap()).unwrap();
     let inner = bytes(inner);
     let mut packet = vec![0xaa; ends.overhead()];
-    tun::write_outer(&mut packet, &inner, ends, 7);
+    tun::write_outer(&mut packet, &inner, ends, Shim::None, 7);
     packet.extend(inner);
     others_agree(&packet);
     packet

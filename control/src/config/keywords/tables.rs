@@ -456,7 +456,7 @@ const VIRTUAL_SERVER: &[Group] = &[
         "laddr_group_name",
     ]),
     // Of Sluice, unknown to keepalived.
-    used(&["mss_clamp"]),
+    used(&["mss_clamp", "tunnel_source"]),
     used_block(Context::RealServer, &["real_server"]),
     Group { body: Nothing, support: Accepted, names: &["delay_loop", "hashed"] },
     idle(&[
