@@ -65,6 +65,8 @@ HASH(reply_sources, struct address);
 /* For fragments after the first, which have no ports: addresses of any service, of any NAT real server. */
 HASH(fragment_destinations, struct address);
 HASH(fragment_sources, struct address);
+/* Ends of tunnels by the outer packet's protocol, and the UDP port of GUE; else port 0. */
+HASH(tunnels, struct endpoint);
 /* Interface index to the XSKMAP index of its queue 0; PORT_STANDBY where frames of services are dropped: a member of a
  * bond that waits gets copies of what another one has. */
 enum { PORT_STANDBY = 1u << 31 };

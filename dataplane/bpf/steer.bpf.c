@@ -101,7 +101,8 @@ static ALWAYS_INLINE int is_error(__u8 version, __u8 type)
 /* An ICMP error goes to whom the packet in it came from. That packet is either a reply that a service sent (its source
  * is the virtual service: NAT's rewritten reply, or the real server's own under DR and TUN), or a request on its way
  * to a NAT real server (its destination is the real server, its source the client, whom only the director can tell
- * what happened). An error to one of the director's own addresses about a real server concerns a health check. */
+ * what happened). An error to one of the director's own addresses about a real server concerns a health check, unless it is about an
+ * outer packet to a tunnel's end. */
 static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *packet)
 {
 	__be16 type = packet->version == 6 ? NET16(ETH_P_IPV6) : NET16(ETH_P_IP);
@@ -115,7 +116,11 @@ static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *
 		return PASSED_MISS;
 	if (parse_ip(ctx, icmp + 8, end, type, &about) != PARSED)
 		return PASSED_MALFORMED;
-	if (!transport_bit(about.protocol) || !same_address(&packet->destination, &about.source))
+	if (!same_address(&packet->destination, &about.source))
+		return PASSED_MISS;
+	if (has_endpoint(&tunnels, &about.destination, about.port.destination, about.protocol))
+		return HIT_ICMP_ERROR;
+	if (!transport_bit(about.protocol))
 		return PASSED_MISS;
 	if (is_service(&about.source, about.port.source, &about))
 		return HIT_ICMP_ERROR;

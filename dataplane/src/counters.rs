@@ -79,6 +79,7 @@ counted! {
         NoNeighbour = "no_neighbour", "the next hop's Ethernet address is not known yet";
         NoHeadroom = "no_headroom", "no room in the frame for an outer header";
         IcmpUnrelated = "icmp_unrelated", "an ICMP error about a packet of no flow";
+        TunnelError = "tunnel_error", "an ICMP error about an outer packet: its client is told by an error of ours within the limit";
         IcmpTruncated = "icmp_truncated", "an ICMP error that holds too little of the packet it is about";
         KernelLimited = "kernel_limited", "over the rate that goes to the kernel port";
         KernelAbsent = "kernel_absent", "meant for the kernel, and there is no kernel port";

@@ -7,8 +7,8 @@
 
 mod support;
 
-use dataplane::ident::{MacAddr, Protocol};
-use dataplane::steer::{Decision, Steer, SteerError, SteerLimits, SteerPlan, SteerPrefix, Verdict};
+use dataplane::ident::{MacAddr, NetPort, Protocol};
+use dataplane::steer::{Decision, Steer, SteerError, SteerLimits, SteerPlan, SteerPrefix, TunnelEnd, Verdict};
 use support::{director_mac, ethernet, ipv4, ipv6, ports, service};
 
 const TCP: u8 = 6;
@@ -246,6 +246,31 @@ fn root_icmp_errors_follow_the_packet_inside() {
     expect(&steer, "with nothing inside", &error(3, VIP, &[]), Verdict::PassedMalformed);
     let ping = v4(&ipv4(1, (CLIENT, VIP), 0, 0, &icmp(8, b"ping")));
     expect(&steer, "ping", &ping, Verdict::PassedMiss);
+}
+
+#[test]
+fn root_icmp_errors_about_outer_packets_come_to_us() {
+    let mut steer = loaded();
+    let end = |address: &str, protocol, port| TunnelEnd {
+        address: address.parse().unwrap(),
+        protocol,
+        port: NetPort::new(port),
+    };
+    let tunnels = [end(SERVER, 4, 0), end(SERVER, 47, 0), end(SERVER, UDP, 6080), end(SERVER6, 41, 0)].into();
+    steer.apply(&SteerPlan { tunnels, ..plan() }).unwrap();
+    let error = |to, about: &[u8]| v4(&ipv4(1, ("203.0.113.1", to), 0, 0, &icmp(3, about)));
+    let outer = |protocol, port| ipv4(protocol, (OWN, SERVER), 0, 0, &ports(50_000, port));
+    for (protocol, port) in [(4, 1), (47, 1), (UDP, 6080)] {
+        expect(&steer, &format!("about {protocol}"), &error(OWN, &outer(protocol, port)), Verdict::HitIcmpError);
+        expect(&steer, "not to its sender", &error(VIP, &outer(protocol, port)), Verdict::PassedMiss);
+    }
+    expect(&steer, "about another port", &error(OWN, &outer(UDP, 6081)), Verdict::PassedMiss);
+    expect(&steer, "about another protocol", &error(OWN, &outer(41, 0)), Verdict::PassedMiss);
+    let spread = ipv4(47, ("172.16.3.4", SERVER), 0, 0, &ports(0, 0x800));
+    expect(&steer, "from a source of the flow's own", &error("172.16.3.4", &spread), Verdict::HitIcmpError);
+    let outer6 = ipv6(41, ("fd00::1", SERVER6), &[0x60; 48]);
+    let error6 = v6(&ipv6(58, ("fd00::99", "fd00::1"), &icmp(2, &outer6)));
+    expect(&steer, "over IPv6", &error6, Verdict::HitIcmpError);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use common::packet::{Segment, tcp, udp};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, ROUTER_MAC, Setup, ip, server_mac};
+use dataplane::counters::{Drop, Event};
 use dataplane::ident::NetPort;
 use dataplane::service::{Encapsulation, GreChecksum, GueChecksum, Method, Tunnel};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, UdpHeader};
@@ -221,5 +222,142 @@ fn what_does_not_fit_is_told_with_the_tunnels_overhead() {
         let (port, out) = director.one(FRONT, &sized(room + 1).bytes());
         let error = common::packet::parse(&out);
         assert_eq!((port, error.icmp, error.icmp_word), (FRONT, Some((3, 4)), room as u32), "{encapsulation:?}");
+    }
+}
+
+/// What leaves for a client's packet through a tunnel, without its link header, and the director.
+fn sent(client: &str, vip: &str, to: &'static str, encapsulation: Encapsulation) -> (Director, Segment, Vec<u8>) {
+    let mut director = Director::new(&setup(to, encapsulation));
+    let request = from_client(client, vip, 40_000);
+    let (_, out) = director.one(FRONT, &request.bytes());
+    (director, request.ttl(63), out[14..].to_vec())
+}
+
+/// An ICMP error of a router beyond the director, about an outer packet that it sent.
+fn router_error(from: &str, kind: (u8, u8), word: u32, about: &[u8]) -> Vec<u8> {
+    let (router, us) = (if ip(from).is_ipv4() { "10.2.0.99" } else { "fd02::99" }, from);
+    let mut frame = common::packet::too_big(server_mac(99), BACK_MAC, router, us, 0, about);
+    let (at, l3) = if ip(from).is_ipv4() { (34, 14) } else { (54, 14) };
+    (frame[at], frame[at + 1]) = kind;
+    frame[at + 4..at + 8].copy_from_slice(&word.to_be_bytes());
+    frame[at + 2..at + 4].fill(0);
+    let mut covered = Vec::new();
+    if at == 54 {
+        covered.extend(&frame[l3 + 8..l3 + 40]);
+        covered.extend((frame.len() as u32 - 54).to_be_bytes());
+        covered.extend([0, 0, 0, 58]);
+    }
+    covered.extend(&frame[at..]);
+    let value = (!sum(&covered)).to_be_bytes();
+    frame[at + 2..at + 4].copy_from_slice(&value);
+    frame
+}
+
+const FORMS: [Encapsulation; 5] = [
+    Encapsulation::Ipip,
+    Encapsulation::Gre(GreChecksum::Absent),
+    Encapsulation::Gre(GreChecksum::Present),
+    Encapsulation::Gue { port: NetPort::new(PORT), checksum: GueChecksum::Present },
+    Encapsulation::Gue { port: NetPort::new(PORT), checksum: GueChecksum::Remote },
+];
+
+#[test]
+fn too_big_for_the_tunnel_is_too_big_for_the_client_by_less() {
+    for (client, vip, from, to, _) in WAYS {
+        for form in FORMS {
+            let (mut director, request, outer) = sent(client, vip, to, form);
+            let overhead = outer.len() - (request.bytes().len() - 14);
+            // So that the error asks for less than was sent, as one that is true does.
+            let mut about = outer.clone();
+            let (at, length) = if ip(from).is_ipv4() { (2, 1500u16) } else { (4, 1460) };
+            about[at..at + 2].copy_from_slice(&length.to_be_bytes());
+            let (kind, word) = if ip(from).is_ipv4() { ((3, 4), 1400) } else { ((2, 0), 1400) };
+            let (port, out) = director.one(BACK, &router_error(from, kind, word, &about));
+            common::packet::verify(&out);
+            let error = common::packet::parse(&out);
+            let expected = if ip(client).is_ipv4() { (3, 4) } else { (2, 0) };
+            assert_eq!((port, error.icmp), (FRONT, Some(expected)), "{client} over {from} {form:?}");
+            assert_eq!((error.source, error.destination), (ip(vip), ip(client)));
+            let mtu = 1400 - overhead as u32;
+            assert_eq!(error.icmp_word, if ip(client).is_ipv6() { mtu.max(1280) } else { mtu });
+            // What the client sent, but for the checksum that was left to the receiver.
+            let ports = if ip(client).is_ipv4() { 28 } else { 48 };
+            assert_eq!(error.payload[..ports], request.bytes()[14..14 + ports], "{form:?}");
+            assert_eq!(director.drop_count(Drop::TunnelError), 1);
+        }
+    }
+}
+
+#[test]
+fn what_ails_a_tunnel_makes_the_service_unreachable() {
+    for (client, vip, from, to, _) in WAYS {
+        let kinds: &[(u8, u8)] =
+            if ip(from).is_ipv4() { &[(3, 0), (3, 2), (3, 3), (11, 0)] } else { &[(1, 0), (1, 4), (3, 0), (4, 1)] };
+        for kind in kinds {
+            let (mut director, _, outer) = sent(client, vip, to, Encapsulation::Ipip);
+            let (_, out) = director.one(BACK, &router_error(from, *kind, 0, &outer));
+            common::packet::verify(&out);
+            let expected = if ip(client).is_ipv4() { (3, 1) } else { (1, 3) };
+            assert_eq!(common::packet::parse(&out).icmp, Some(expected), "{kind:?} over {from}");
+        }
+        // Source quench and most parameter problems concern nobody but the tunnel.
+        let (mut director, _, outer) = sent(client, vip, to, Encapsulation::Ipip);
+        assert_eq!(director.dropped(BACK, &router_error(from, (4, 0), 0, &outer)), ["icmp_unrelated"]);
+    }
+}
+
+#[test]
+fn errors_that_do_not_fit_the_flow_are_not_believed() {
+    let (mut director, _, outer) = sent(CLIENT4, VIP4, "10.2.0.11", Encapsulation::Ipip);
+    let unreachable = |about: &[u8]| router_error("10.2.0.1", (3, 1), 0, about);
+    let mut other_end = outer.clone();
+    other_end[19] = 12;
+    assert_eq!(director.dropped(BACK, &unreachable(&other_end)), ["icmp_unrelated"]);
+    let mut other_client = outer.clone();
+    other_client[20 + 15] = 99;
+    assert_eq!(director.dropped(BACK, &unreachable(&other_client)), ["icmp_unrelated"]);
+    // All that RFC 792 promises does not reach the packet inside.
+    assert_eq!(director.dropped(BACK, &unreachable(&outer[..28])), ["icmp_truncated"]);
+    // What was sent fits.
+    let fits = router_error("10.2.0.1", (3, 4), 1400, &outer);
+    assert_eq!(director.dropped(BACK, &fits), ["icmp_unrelated"]);
+    let (port, out) = director.one(BACK, &unreachable(&outer[..48]));
+    assert_eq!(port, FRONT);
+    common::packet::verify(&out);
+}
+
+#[test]
+fn an_old_router_that_names_no_mtu_is_guessed_at() {
+    let (mut director, _, mut outer) = sent(CLIENT4, VIP4, "10.2.0.11", Encapsulation::Ipip);
+    outer[2..4].copy_from_slice(&1500u16.to_be_bytes());
+    let (_, out) = director.one(BACK, &router_error("10.2.0.1", (3, 4), 0, &outer));
+    assert_eq!(common::packet::parse(&out).icmp_word, 1492 - 20);
+}
+
+#[test]
+fn errors_to_clients_have_their_limit() {
+    let mut setup = setup("10.2.0.11", Encapsulation::Ipip);
+    setup.policy.replies_per_second = 10;
+    let mut director = Director::new(&setup);
+    let (_, out) = director.one(FRONT, &from_client(CLIENT4, VIP4, 40_000).bytes());
+    let error = router_error("10.2.0.1", (3, 1), 0, &out[14..]);
+    let left: usize = (0..20).map(|_| director.pass(BACK, &error).len()).sum();
+    assert_eq!(left, 1);
+    assert_eq!(director.event_count(Event::IcmpSuppressed), 19);
+    assert_eq!(director.drop_count(Drop::TunnelError), 20);
+}
+
+#[test]
+fn errors_about_answers_go_to_the_server_by_the_tunnel() {
+    for (client, vip, from, to, n) in WAYS {
+        let (mut director, _, _) = sent(client, vip, to, Encapsulation::Gre(GreChecksum::Absent));
+        let answer = tcp([9; 6], [9; 6], (vip, 80), (client, 40_000), "A", b"answer").bytes();
+        let router = if ip(client).is_ipv4() { "203.0.113.1" } else { "2001:db8:f::1" };
+        let error = common::packet::too_big(ROUTER_MAC, FRONT_MAC, router, vip, 1300, &answer[14..]);
+        let (port, out) = director.one(FRONT, &error);
+        let start = if ip(from).is_ipv4() { 34 } else { 54 };
+        assert_eq!((port, &out[..6]), (BACK, &server_mac(n)[..]));
+        let l4 = if ip(client).is_ipv4() { 20 } else { 40 };
+        assert_eq!(out[start + 4 + l4..], error[14 + l4..], "the error as it is, {client} over {from}");
     }
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use dataplane::ident::{Endpoint, MacAddr, NetPort, Protocol, ServiceKey};
+use dataplane::service::Encapsulation;
 use dataplane::service::{MatchPoint, ServiceName};
-use dataplane::steer::{SteerPlan, SteerPrefix};
+use dataplane::steer::{SteerPlan, SteerPrefix, TunnelEnd};
+use dataplane::wire::number;
 
 use super::slots::{SlotDirectory, Standing};
 use super::vips::{Local, Vips};
-use crate::config::{Config, VirtualServer};
+use crate::config::{Config, ForwardingMethod, RealServer, VirtualServer};
 use crate::topology::{LinkState, MemberStanding, Topology};
 
 /// The plan for services whose address is here now, and the names of these; `macs` are those that frames for this
@@ -28,6 +30,7 @@ pub(super) fn plan(
         }
     }
     plan.replies = replies(&served, slots);
+    plan.tunnels = config.virtual_servers.iter().flat_map(tunnels).collect();
     plan.own = local.addresses.iter().filter(|address| !vips.contains(**address)).copied().collect();
     (plan, served)
 }
@@ -51,6 +54,21 @@ fn catch(service: &VirtualServer, local: &Local, plan: &mut SteerPlan) -> bool {
 fn standby(topology: &Topology) -> BTreeSet<u32> {
     let waits = |state: &LinkState| state.master.is_some() && state.standing == MemberStanding::Standby;
     topology.links.iter().filter(|(_, state)| waits(state)).map(|(link, _)| link.0).collect()
+}
+
+/// Where outer packets to the real servers of a service go. A server without a tunnel is the end of none.
+fn tunnels(service: &VirtualServer) -> impl Iterator<Item = TunnelEnd> + '_ {
+    let is_tunnel = |real: &&RealServer| real.method == ForwardingMethod::Tun;
+    service.real_servers.iter().filter(is_tunnel).flat_map(|real| {
+        let end = |protocol, port| TunnelEnd { address: real.at.address, protocol, port };
+        match real.encapsulation {
+            Encapsulation::Ipip => [Some(end(number::IPV4, NetPort::ANY)), Some(end(number::IPV6, NetPort::ANY))],
+            Encapsulation::Gre(_) => [Some(end(number::GRE, NetPort::ANY)), None],
+            Encapsulation::Gue { port, .. } => [Some(end(number::UDP, port)), None],
+        }
+        .into_iter()
+        .flatten()
+    })
 }
 
 /// NAT real servers: those of services that are served here, and any with flows, until the last has ended.

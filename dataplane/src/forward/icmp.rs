@@ -5,7 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::{Fragment, Headers, IpVersion, checksum, ip, ipv4, ipv6, number, parse_ip};
+use crate::ident::NetPort;
+use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, checksum, ip, ipv4, ipv6, number, parse_ip};
 
 /// Length of the ICMP header in front of the embedded packet.
 const HEADER: usize = 8;
@@ -26,6 +27,8 @@ pub enum ErrorKind {
     TimeExceeded,
     /// Nobody serves that port now.
     PortUnreachable,
+    /// The host, as far as its sender knows it, cannot be reached now.
+    HostUnreachable,
 }
 
 impl ErrorKind {
@@ -38,6 +41,8 @@ impl ErrorKind {
             (Self::TimeExceeded, IpVersion::V6) => (3, 0, 0),
             (Self::PortUnreachable, IpVersion::V4) => (3, 3, 0),
             (Self::PortUnreachable, IpVersion::V6) => (1, 4, 0),
+            (Self::HostUnreachable, IpVersion::V4) => (3, 1, 0),
+            (Self::HostUnreachable, IpVersion::V6) => (1, 3, 0),
         }
     }
 }
@@ -49,7 +54,33 @@ pub fn error(out: &mut [u8], offending: &[u8], kind: ErrorKind, speaker: IpAddr)
     if matches!(headers.fragment, Fragment::Later { .. }) || is_report(offending, &headers) {
         return None;
     }
-    let offending = offending.get(..headers.end as usize)?;
+    write(out, offending.get(..headers.end as usize)?, &headers, kind, speaker)
+}
+
+/// As [`error`], about a packet of which only the beginning is known: what an error of somebody else holds of it.
+pub fn error_about_quoted(out: &mut [u8], quoted: &[u8], kind: ErrorKind, speaker: IpAddr) -> Option<usize> {
+    let version = match quoted.first()? >> 4 {
+        4 => IpVersion::V4,
+        6 => IpVersion::V6,
+        _ => return None,
+    };
+    let headers = Headers {
+        version,
+        l3: 0,
+        l4: version.header_length() as u16,
+        end: u16::try_from(quoted.len()).ok()?,
+        protocol: 0,
+        fragment: Fragment::Whole,
+        source_port: NetPort::ANY,
+        destination_port: NetPort::ANY,
+        tcp: TcpFlags::default(),
+        ttl: ip::TTL,
+    };
+    write(out, quoted, &headers, kind, speaker)
+}
+
+/// Writes an error that holds as much of `offending` as it may.
+fn write(out: &mut [u8], offending: &[u8], headers: &Headers, kind: ErrorKind, speaker: IpAddr) -> Option<usize> {
     let (start, longest, protocol) = match headers.version {
         IpVersion::V4 => (ipv4::LENGTH, LONGEST_V4, number::ICMP),
         IpVersion::V6 => (ipv6::LENGTH, LONGEST_V6, number::ICMPV6),
@@ -59,8 +90,8 @@ pub fn error(out: &mut [u8], offending: &[u8], kind: ErrorKind, speaker: IpAddr)
     let packet = out.get_mut(..length)?;
     packet.fill(0);
     match speaker {
-        IpAddr::V4(from) => write_v4(packet, offending, &headers, from.octets())?,
-        IpAddr::V6(from) => write_v6(packet, offending, &headers, from.octets())?,
+        IpAddr::V4(from) => write_v4(packet, offending, headers, from.octets())?,
+        IpAddr::V6(from) => write_v6(packet, offending, headers, from.octets())?,
     }
     let (kind, code, word) = kind.fields(headers.version);
     let message = packet.get_mut(start..)?;
@@ -68,7 +99,7 @@ pub fn error(out: &mut [u8], offending: &[u8], kind: ErrorKind, speaker: IpAddr)
     [fields[0], fields[1]] = [kind, code];
     fields[4..].copy_from_slice(&word.to_be_bytes());
     message.get_mut(HEADER..)?.copy_from_slice(offending.get(..held)?);
-    let written = Headers { l3: 0, l4: start as u16, end: length as u16, protocol, ..headers };
+    let written = Headers { l3: 0, l4: start as u16, end: length as u16, protocol, ..*headers };
     let below = checksum::pseudo_of(packet, &written, HEADER + held);
     let value = checksum::transport(below, protocol, packet.get(start..)?);
     packet.get_mut(start + 2..)?.first_chunk_mut::<2>().map(|field| *field = value)?;

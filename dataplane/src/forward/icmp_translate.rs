@@ -62,7 +62,7 @@ pub fn embedded(frame: &[u8], headers: &Headers) -> Result<Embedded, Drop> {
 
 /// What an error holds of the packet it is about, without what follows it: extensions (RFC 4884 section 4), or padding
 /// beyond the packet's own length.
-fn original<'f>(frame: &'f [u8], headers: &Headers) -> Option<&'f [u8]> {
+pub(super) fn original<'f>(frame: &'f [u8], headers: &Headers) -> Option<&'f [u8]> {
     /// Extensions follow no fewer bytes than these; a shorter length is a router's leftover in an unused field.
     const LEAST: usize = 128;
     let message = frame.get(headers.l4 as usize..headers.end as usize)?;
@@ -79,6 +79,26 @@ fn original<'f>(frame: &'f [u8], headers: &Headers) -> Option<&'f [u8]> {
     };
     let original = if words < LEAST { whole } else { words.min(whole) };
     held.get(..original.min(held.len()))
+}
+
+/// The header of a quoted packet, of which the end may be missing.
+pub(super) struct Quoted {
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) protocol: u8,
+    /// Where its payload begins.
+    pub(super) l4: usize,
+    /// How long it was as it says itself, in bytes.
+    pub(super) length: usize,
+}
+
+/// Reads a quoted packet of either family.
+pub(super) fn quoted(packet: &[u8]) -> Result<Quoted, Drop> {
+    let is_v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+    let (source, destination, protocol, l4) = if is_v6 { embedded_v6(packet)? } else { embedded_v4(packet)? };
+    let (at, more) = if is_v6 { (ipv6::PAYLOAD_LENGTH, ipv6::LENGTH) } else { (ipv4::TOTAL_LENGTH, 0) };
+    let length: [u8; 2] = *packet.get(at..).and_then(<[u8]>::first_chunk).ok_or(Drop::IcmpTruncated)?;
+    Ok(Quoted { source, destination, protocol, l4, length: usize::from(u16::from_be_bytes(length)) + more })
 }
 
 fn embedded_v4(packet: &[u8]) -> Result<(IpAddr, IpAddr, u8, usize), Drop> {

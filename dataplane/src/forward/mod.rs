@@ -14,3 +14,4 @@ pub mod reset;
 pub mod sequence;
 pub mod ttl;
 pub mod tun;
+pub mod tunnel_error;

@@ -40,7 +40,7 @@ impl SteerLimits {
         match table {
             Table::Own | Table::Macs => self.own,
             Table::Services | Table::Addresses | Table::FragmentDestinations | Table::Prefixes => self.services,
-            Table::Replies | Table::ReplySources | Table::FragmentSources => self.replies,
+            Table::Replies | Table::ReplySources | Table::FragmentSources | Table::Tunnels => self.replies,
         }
     }
 }

@@ -16,7 +16,7 @@ mod error;
 #[cfg(feature = "afxdp")]
 mod loader;
 
-pub use plan::{SteerPlan, SteerPrefix};
+pub use plan::{SteerPlan, SteerPrefix, TunnelEnd};
 pub use verdict::Verdict;
 
 #[cfg(feature = "afxdp")]

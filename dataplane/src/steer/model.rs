@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::plan::spans;
-use super::{SteerPlan, Verdict};
+use super::{SteerPlan, TunnelEnd, Verdict};
 use crate::ident::{Endpoint, MacAddr, NetPort, Protocol, ServiceKey};
 
 const MAX_TAGS: usize = 2;
@@ -177,7 +177,14 @@ fn steer_icmp(plan: &SteerPlan, packet: &Packet<'_>, kind: u16) -> Verdict {
         return Verdict::PassedMiss;
     }
     let Ok(about) = parse_ip(inner, kind) else { return Verdict::PassedMalformed };
-    if Protocol::from_number(about.protocol).is_none() || packet.destination != about.source {
+    if packet.destination != about.source {
+        return Verdict::PassedMiss;
+    }
+    let end = TunnelEnd { address: about.destination, protocol: about.protocol, port: about.destination_port };
+    if plan.tunnels.contains(&end) {
+        return Verdict::HitIcmpError;
+    }
+    if Protocol::from_number(about.protocol).is_none() {
         return Verdict::PassedMiss;
     }
     if is_service(plan, &about, about.source, about.source_port) {
@@ -249,8 +256,13 @@ mod tests {
             services: [key(VIP, 80)].into(),
             replies: [key(SERVER, 8080)].into(),
             own: [IpAddr::from([10, 1, 0, 1])].into(),
+            tunnels: [(47, 0), (17, 6080)].map(|(protocol, port)| tunnel_end(protocol, port)).into(),
             ..SteerPlan::default()
         }
+    }
+
+    fn tunnel_end(protocol: u8, port: u16) -> TunnelEnd {
+        TunnelEnd { address: SERVER.into(), protocol, port: NetPort::new(port) }
     }
 
     fn tcp(from: ([u8; 4], u16), to: ([u8; 4], u16)) -> Vec<u8> {
@@ -313,6 +325,16 @@ mod tests {
         assert_eq!(error(tcp((CLIENT, 1), (SERVER, 8080)), CLIENT), Verdict::HitIcmpError);
         assert_eq!(error(tcp(([10, 1, 0, 1], 1), (SERVER, 8080)), [10, 1, 0, 1]), Verdict::PassedOwn);
         assert_eq!(error(tcp((VIP, 80), (CLIENT, 1)), CLIENT), Verdict::PassedMiss);
+        let outer = |protocol: u8, port: u16| {
+            let mut frame = tcp(([10, 1, 0, 1], 50_000), (SERVER, port));
+            frame[14 + 9] = protocol;
+            frame
+        };
+        assert_eq!(error(outer(47, 0), [10, 1, 0, 1]), Verdict::HitIcmpError);
+        assert_eq!(error(outer(17, 6080), [10, 1, 0, 1]), Verdict::HitIcmpError);
+        assert_eq!(error(outer(17, 6081), [10, 1, 0, 1]), Verdict::PassedMiss);
+        assert_eq!(error(outer(4, 0), [10, 1, 0, 1]), Verdict::PassedMiss);
+        assert_eq!(error(outer(47, 0), [10, 1, 0, 2]), Verdict::PassedMiss, "not to whom sent it");
         let mut ping = Vec::new();
         let builder = PacketBuilder::ethernet2([2; 6], US).ipv4(CLIENT, VIP, 64).icmpv4_echo_request(1, 1);
         builder.write(&mut ping, &[]).unwrap();

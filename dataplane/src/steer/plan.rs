@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::ident::{MacAddr, Protocol, ServiceKey};
+use crate::ident::{MacAddr, NetPort, Protocol, ServiceKey};
 
 /// What the steering program should catch, for all ports of the director.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct SteerPlan {
     pub prefixes: BTreeSet<SteerPrefix>,
     /// NAT real servers, whose packets are replies. Port 0: every port of the server, for that transport.
     pub replies: BTreeSet<ServiceKey>,
+    /// Ends of tunnels: ICMP errors about our outer packets to them.
+    pub tunnels: BTreeSet<TunnelEnd>,
     /// The director's own addresses: a real server's packet to one of them is the kernel's, unless it is to a service.
     pub own: BTreeSet<IpAddr>,
     /// Interfaces, by index, whose frames of services are dropped: members of a bond that wait.
@@ -39,6 +41,17 @@ pub struct SteerPrefix {
     pub high: u16,
 }
 
+/// Where outer packets of one kind go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TunnelEnd {
+    /// The real server's address.
+    pub address: IpAddr,
+    /// The protocol that the outer header names, an IANA number: 4, 41, 47, or 17 for GUE.
+    pub protocol: u8,
+    /// The UDP port of GUE, else [`NetPort::ANY`].
+    pub port: NetPort,
+}
+
 /// One of the program's maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Table {
@@ -50,12 +63,13 @@ pub(super) enum Table {
     ReplySources,
     FragmentDestinations,
     FragmentSources,
+    Tunnels,
     Prefixes,
 }
 
 impl Table {
     /// All of them, in the order in which entries are added: `Own` before what it is an exception to.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Own,
         Self::Macs,
         Self::Services,
@@ -64,6 +78,7 @@ impl Table {
         Self::ReplySources,
         Self::FragmentDestinations,
         Self::FragmentSources,
+        Self::Tunnels,
         Self::Prefixes,
     ];
 
@@ -78,6 +93,7 @@ impl Table {
             Self::ReplySources => "reply_sources",
             Self::FragmentDestinations => "fragment_destinations",
             Self::FragmentSources => "fragment_sources",
+            Self::Tunnels => "tunnels",
             Self::Prefixes => "prefixes",
         }
     }
@@ -86,7 +102,7 @@ impl Table {
     pub(super) const fn key_size(self) -> usize {
         match self {
             Self::Macs => 8,
-            Self::Services | Self::Replies => 20,
+            Self::Services | Self::Replies | Self::Tunnels => 20,
             Self::Prefixes => 24,
             _ => 16,
         }
@@ -107,6 +123,12 @@ impl SteerPlan {
             let mut key = Key::default();
             key[..6].copy_from_slice(&mac.0);
             contents.insert((Table::Macs, key), 1);
+        }
+        for end in &self.tunnels {
+            let mut key = address_key(end.address);
+            key[16..18].copy_from_slice(&end.port.to_wire());
+            key[18] = end.protocol;
+            contents.insert((Table::Tunnels, key), 1);
         }
         for address in &self.own {
             contents.insert((Table::Own, address_key(*address)), 1);
@@ -206,7 +228,7 @@ const fn transport_bit(protocol: Protocol) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ident::{Endpoint, NetPort};
+    use crate::ident::Endpoint;
 
     fn key(protocol: Protocol, address: &str, port: u16) -> ServiceKey {
         ServiceKey { protocol, at: Endpoint { address: address.parse().unwrap(), port: NetPort::new(port) } }

@@ -2,7 +2,7 @@
 
 use super::egress::{self, Learnt};
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, carry};
+use super::{Context, Hands, Packet, carry, tunnel_error};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowEntry, FlowKey, V4, V6};
 use crate::forward::icmp_translate::{self, Embedded};
@@ -23,6 +23,8 @@ pub(super) fn relate<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packe
     }
     let embedded = match icmp_translate::embedded(frame, packet.headers) {
         Ok(embedded) => embedded,
+        // Neither TCP nor UDP: an outer packet, or nothing of ours.
+        Err(Drop::IcmpUnrelated) => return tunnel_error::relate(context, hands, packet),
         Err(reason) => return hands.discard(context, packet.frame, reason),
     };
     match packet.headers.version {
@@ -42,7 +44,8 @@ fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: 
         Find::Hit { flow, direction } => {
             translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction);
         }
-        Find::Miss => hands.discard(context, packet.frame, Drop::IcmpUnrelated),
+        // GUE is UDP, too.
+        Find::Miss => tunnel_error::relate(context, hands, packet),
         Find::Unsettled => hands.discard(context, packet.frame, Drop::InsertContended),
     }
 }

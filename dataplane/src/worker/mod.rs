@@ -18,6 +18,7 @@ mod pass;
 mod path;
 mod reply;
 mod tunnel;
+mod tunnel_error;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,15 +1,19 @@
 //! Packets of the worker's own: resets and ICMP errors, within a rate.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::egress::{self, Learnt};
-use super::{Context, Hands, Packet};
+use super::path::Path;
+use super::{Context, Hands, Packet, carry};
 use crate::counters::Event;
+use crate::flow::FlowEntry;
 use crate::forward::icmp::{self, ErrorKind};
 use crate::forward::reset;
+use crate::ident::{NetPort, PortIndex};
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::wire::{Headers, IpVersion};
+use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, ip};
 
 /// The longest error: what RFC 4443 section 2.4 allows.
 const LONGEST: usize = 1280;
@@ -71,6 +75,45 @@ fn answer<P: Ports>(
     let Some(reply) = out.get(..length) else { return Sent::Unanswerable };
     let to = source(packet, offending);
     let hop = context.snapshot.hops.hop(context.snapshot.hops.lookup(to));
+    send(context, hands, (reply, packet.headers.version), (packet.port, to), hop, sender)
+}
+
+/// Tells the client of a flow what became of a packet of its, of which `quoted` in the frame of `packet` is the
+/// beginning. The VIP speaks: the client knows nobody else.
+#[cold]
+#[inline(never)]
+pub(super) fn relay<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: &Packet<'_>,
+    quoted: Range<usize>,
+    kind: ErrorKind,
+    entry: &FlowEntry<F>,
+) {
+    let (client, vip): (IpAddr, IpAddr) = (entry.forward().source.into(), entry.forward().destination.into());
+    let version = if client.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
+    let mut out = [0; LONGEST];
+    let quoted = hands.ports.bytes(&packet.frame).get(quoted).unwrap_or_default();
+    let written = icmp::error_about_quoted(&mut out, quoted, kind, vip).and_then(|length| out.get(..length));
+    let Some(reply) = written else { return };
+    let hop = carry::way_to_client(context, entry, client);
+    let learnt = entry.client_mac().map(|(mac, port)| Learnt { mac, port });
+    match send(context, hands, (reply, version), (packet.port, client), hop, learnt) {
+        Sent::Yes => context.counters.event(Event::IcmpSent).add(1),
+        Sent::Limited => context.counters.event(Event::IcmpSuppressed).add(1),
+        Sent::Unanswerable => {}
+    }
+}
+
+/// Sends an IP packet of our own within the rate: to an address by its hop, because of what came in by a port.
+fn send<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    (reply, version): (&[u8], IpVersion),
+    (port, to): (PortIndex, IpAddr),
+    hop: &Hop,
+    learnt: Option<Learnt>,
+) -> Sent {
     // Whoever has an address of the director itself did not send this.
     if matches!(hop, Hop::Kernel | Hop::NoRoute) {
         return Sent::Unanswerable;
@@ -79,17 +122,27 @@ fn answer<P: Ports>(
         return Sent::Limited;
     }
     let Some(mut frame) = hands.ports.allocate() else { return Sent::Limited };
-    frame.set_len(ETHERNET + length);
+    frame.set_len(ETHERNET + reply.len());
     match hands.ports.bytes_mut(&mut frame).get_mut(ETHERNET..) {
-        Some(body) if body.len() == length => body.copy_from_slice(reply),
+        Some(body) if body.len() == reply.len() => body.copy_from_slice(reply),
         _ => {
             hands.ports.free(frame);
             return Sent::Unanswerable;
         }
     }
-    let headers = Headers { l3: ETHERNET as u16, ..*packet.headers };
-    let reply = Packet { frame, headers: &headers, port: packet.port };
-    egress::send(context, hands, reply, hop, || to, sender);
+    let headers = Headers {
+        version,
+        l3: ETHERNET as u16,
+        l4: (ETHERNET + version.header_length()) as u16,
+        end: (ETHERNET + reply.len()) as u16,
+        protocol: 0,
+        fragment: Fragment::Whole,
+        source_port: NetPort::ANY,
+        destination_port: NetPort::ANY,
+        tcp: TcpFlags::default(),
+        ttl: ip::TTL,
+    };
+    egress::send(context, hands, Packet { frame, headers: &headers, port }, hop, || to, learnt);
     Sent::Yes
 }
 
