@@ -15,6 +15,7 @@ pub mod service;
 pub mod snapshot;
 pub mod state;
 pub mod steer;
+pub mod syn_proxy;
 mod sys;
 pub mod wire;
 pub mod worker;

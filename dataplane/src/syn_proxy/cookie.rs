@@ -1,0 +1,352 @@
+//! SYN cookies: what the answer to a SYN promised, kept in its sequence number (and its time stamp).
+//!
+//! A SipHash-2-4 of the connection, the client's sequence number and a secret gives 64 bits. Its lower half, with the
+//! 13 bits below laid over it by exclusive or, is the sequence number of the answer; its upper half, plus a clock of
+//! milliseconds, is the `TSval`. Each secret is in use for 82 s and accepted for as long again.
+//!
+//! | bits  | what                                                                          |
+//! |-------|-------------------------------------------------------------------------------|
+//! | 0–3   | the client's window scale, 15: none                                           |
+//! | 4–6   | the largest of eight sizes (by family) that the client's MSS is no less than  |
+//! | 7     | selective acknowledgements were agreed on                                     |
+//! | 8–11  | the window scale that the client was told, 15: none                           |
+//! | 12    | time stamps were agreed on                                                    |
+//! | 13–31 | zero: nothing but the hash                                                    |
+//!
+//! Bits 8–12 may only be what the director offered lately and what the acknowledgement itself shows, so a number drawn
+//! blindly is taken with a probability of 2^-23 (2^-22 in the minutes after an offer changed), and where time stamps
+//! were agreed on, with 2^-37: the echo has to fit the clock too.
+
+use std::net::IpAddr;
+
+use siphasher::sip::SipHasher24;
+
+use super::segment::Options;
+use crate::clock::Tick;
+use crate::ident::Endpoint;
+
+/// Ticks in a period, as a power of two: 8192, that is 81.92 s. Periods wrap together with ticks.
+const PERIOD_BITS: u32 = 13;
+/// Milliseconds in which a time stamp of ours may come back: two periods.
+const LONGEST_ECHO: u32 = 2 * 10 << PERIOD_BITS;
+/// "None" in the four bits of a window scale.
+const NO_SCALE: u32 = 15;
+/// The bits that hold nothing but the hash.
+const HASH_ONLY: u32 = !0x1fff;
+
+/// Sizes that a client's MSS is rounded down to: usual ones with less and less taken off by tunnels, and jumbo frames.
+const SIZES_V4: [u16; 8] = [88, 536, 1200, 1360, 1400, 1440, 1460, 8960];
+/// The same for IPv6.
+const SIZES_V6: [u16; 8] = [88, 536, 1220, 1360, 1400, 1420, 1440, 8940];
+
+/// The secret that those of all periods are made from.
+#[derive(Clone, Copy)]
+pub struct Secret(pub [u64; 2]);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// The two secrets that are valid now, as one worker keeps them.
+#[derive(Clone, Copy, Debug)]
+pub struct Cookies {
+    secret: Secret,
+    period: u32,
+    now: Tick,
+    current: Secret,
+    previous: Secret,
+}
+
+/// A connection that a client wants to open.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The client.
+    pub client: Endpoint,
+    /// The service.
+    pub service: Endpoint,
+    /// The sequence number of the client's SYN.
+    pub sequence: u32,
+}
+
+/// What client and director agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agreement {
+    /// The largest segment that the client takes, rounded down, in bytes.
+    pub mss: u16,
+    /// The client's window scale and the one that it was told; `None` when windows are not scaled.
+    pub scales: Option<(u8, u8)>,
+    /// Selective acknowledgements.
+    pub sack: bool,
+    /// Time stamps.
+    pub timestamps: bool,
+}
+
+/// The numbers of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The sequence number.
+    pub sequence: u32,
+    /// The `TSval`, for an agreement with time stamps.
+    pub timestamp: u32,
+}
+
+impl Cookies {
+    /// Those of a moment.
+    pub fn new(secret: Secret, now: Tick) -> Self {
+        let period = period(now);
+        let before = period.wrapping_sub(1) & (u32::MAX >> PERIOD_BITS);
+        Self { secret, period, now, current: derived(secret, period), previous: derived(secret, before) }
+    }
+
+    /// Moves on to `now`.
+    #[inline]
+    pub fn turn(&mut self, now: Tick) {
+        self.now = now;
+        if period(now) != self.period {
+            *self = Self::new(self.secret, now);
+        }
+    }
+
+    /// The numbers of the answer to a SYN.
+    pub fn make(&self, connection: &Connection, agreement: &Agreement) -> Cookie {
+        let hash = hash(self.current, connection);
+        Cookie {
+            sequence: hash as u32 ^ pack(agreement, is_v4(connection)),
+            timestamp: milliseconds(self.now).wrapping_add((hash >> 32) as u32),
+        }
+    }
+
+    /// What was agreed on with a client that acknowledges `sequence` and, with time stamps, echoes `echo`; `None` when
+    /// the director did not answer so within the last two periods. `offered`: the window scales that clients were
+    /// told lately.
+    pub fn check(
+        &self,
+        connection: &Connection,
+        sequence: u32,
+        echo: Option<u32>,
+        offered: [Option<u8>; 2],
+    ) -> Option<Agreement> {
+        [self.current, self.previous].into_iter().find_map(|secret| {
+            let hash = hash(secret, connection);
+            let agreement = unpack(sequence ^ hash as u32, is_v4(connection))?;
+            if agreement.timestamps != echo.is_some() {
+                return None;
+            }
+            if let Some((_, told)) = agreement.scales
+                && !offered.contains(&Some(told))
+            {
+                return None;
+            }
+            let age = |echo: u32| milliseconds(self.now).wrapping_sub(echo.wrapping_sub((hash >> 32) as u32));
+            echo.is_none_or(|echo| age(echo) <= LONGEST_ECHO).then_some(agreement)
+        })
+    }
+}
+
+const fn period(now: Tick) -> u32 {
+    now.raw() >> PERIOD_BITS
+}
+
+/// A clock of milliseconds that wraps with the ticks.
+pub const fn milliseconds(now: Tick) -> u32 {
+    now.raw().wrapping_mul(1000 / Tick::PER_SECOND)
+}
+
+fn derived(Secret([k0, k1]): Secret, period: u32) -> Secret {
+    let hasher = SipHasher24::new_with_keys(k0, k1);
+    let half = |n: u8| {
+        let [a, b, c, d] = period.to_le_bytes();
+        hasher.hash(&[a, b, c, d, n])
+    };
+    Secret([half(0), half(1)])
+}
+
+fn is_v4(connection: &Connection) -> bool {
+    connection.client.address.is_ipv4()
+}
+
+fn hash(Secret([k0, k1]): Secret, connection: &Connection) -> u64 {
+    let hasher = SipHasher24::new_with_keys(k0, k1);
+    let Connection { client, service, sequence } = connection;
+    let [[a, b], [c, d]] = [client.port.to_wire(), service.port.to_wire()];
+    let [e, f, g, h] = sequence.to_le_bytes();
+    let rest = [a, b, c, d, e, f, g, h];
+    // Inputs of the two families differ in length.
+    match (client.address, service.address) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&from.octets());
+            bytes[4..8].copy_from_slice(&to.octets());
+            bytes[8..].copy_from_slice(&rest);
+            hasher.hash(&bytes)
+        }
+        (from, to) => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
+            let mut bytes = [0; 40];
+            bytes[..16].copy_from_slice(&octets(from));
+            bytes[16..32].copy_from_slice(&octets(to));
+            bytes[32..].copy_from_slice(&rest);
+            hasher.hash(&bytes)
+        }
+    }
+}
+
+const fn sizes(is_v4: bool) -> &'static [u16; 8] {
+    if is_v4 { &SIZES_V4 } else { &SIZES_V6 }
+}
+
+fn pack(agreement: &Agreement, is_v4: bool) -> u32 {
+    let (client, told) = match agreement.scales {
+        Some((client, told)) => (u32::from(client.min(14)), u32::from(told.min(14))),
+        None => (NO_SCALE, NO_SCALE),
+    };
+    let size = sizes(is_v4).iter().rposition(|size| *size <= agreement.mss).unwrap_or(0) as u32;
+    client | size << 4 | u32::from(agreement.sack) << 7 | told << 8 | u32::from(agreement.timestamps) << 12
+}
+
+fn unpack(word: u32, is_v4: bool) -> Option<Agreement> {
+    if word & HASH_ONLY != 0 {
+        return None;
+    }
+    let scales = match (word & 0xf, word >> 8 & 0xf) {
+        (NO_SCALE, NO_SCALE) => None,
+        (NO_SCALE, _) | (_, NO_SCALE) => return None,
+        (client, told) => Some((client as u8, told as u8)),
+    };
+    let mss = *sizes(is_v4).get((word >> 4 & 7) as usize)?;
+    Some(Agreement { mss, scales, sack: word & 1 << 7 != 0, timestamps: word & 1 << 12 != 0 })
+}
+
+/// What a client asks for and the servers have.
+pub fn agree(client: &Options, offer: &Options) -> Agreement {
+    // Without the option: RFC 9293 section 3.7.1, RFC 8200's minimum where it is known to fit.
+    let mss = client.mss.unwrap_or(536);
+    Agreement {
+        mss,
+        scales: client.window_scale.zip(offer.window_scale),
+        sack: client.sack && offer.sack,
+        timestamps: client.timestamps.is_some() && offer.timestamps.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock::Ticks;
+    use crate::ident::NetPort;
+
+    const SECRET: Secret = Secret([1, 2]);
+
+    fn connection(is_v4: bool) -> Connection {
+        let at = |v4: &str, v6: &str, port| Endpoint {
+            address: if is_v4 { v4 } else { v6 }.parse().unwrap(),
+            port: NetPort::new(port),
+        };
+        Connection {
+            client: at("198.51.100.7", "2001:db8:c::7", 40_000),
+            service: at("192.0.2.80", "2001:db8::80", 80),
+            sequence: 77,
+        }
+    }
+
+    fn usual() -> Agreement {
+        Agreement { mss: 1440, scales: Some((7, 9)), sack: true, timestamps: true }
+    }
+
+    #[test]
+    fn an_answer_is_known_again_for_one_to_two_periods() {
+        // Also where ticks, and with them periods, wrap.
+        for start in [0, 5_000_000, u32::MAX - 100].map(Tick::new) {
+            for is_v4 in [true, false] {
+                let (connection, agreement) = (connection(is_v4), usual());
+                let mut cookies = Cookies::new(SECRET, start);
+                let cookie = cookies.make(&connection, &agreement);
+                let mut check = |later: u32| {
+                    cookies.turn(start.after(Ticks(later)));
+                    cookies.check(&connection, cookie.sequence, Some(cookie.timestamp), [None, Some(9)])
+                };
+                for later in [0, 100, 8191] {
+                    assert_eq!(check(later), Some(agreement), "{later} ticks later");
+                }
+                assert_eq!(check(2 * 8192), None);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_but_the_answer_itself_is_taken() {
+        let (connection, agreement) = (connection(true), usual());
+        let cookies = Cookies::new(SECRET, Tick::new(9_000_000));
+        let cookie = cookies.make(&connection, &agreement);
+        let check = |connection: &Connection, sequence, echo, offered| {
+            cookies.check(connection, sequence, echo, [Some(offered), None])
+        };
+        let (sequence, echo) = (cookie.sequence, Some(cookie.timestamp));
+        assert_eq!(check(&connection, sequence, echo, 9), Some(agreement));
+        assert_eq!(check(&connection, sequence, echo, 8), None, "a window scale that nobody was told");
+        assert_eq!(check(&connection, sequence, None, 9), None, "without the time stamp that was agreed on");
+        assert_eq!(check(&connection, sequence, Some(cookie.timestamp.wrapping_add(20)), 9), None, "from the future");
+        for bit in 13..32 {
+            assert_eq!(check(&connection, sequence ^ 1 << bit, echo, 9), None);
+        }
+        let other = Connection { sequence: 78, ..connection };
+        assert_eq!(check(&other, sequence, echo, 9), None);
+        let port = NetPort::new(40_001);
+        let other = Connection { client: Endpoint { port, ..connection.client }, ..connection };
+        assert_eq!(check(&other, sequence, echo, 9), None);
+        let foreign = Cookies::new(Secret([1, 3]), Tick::new(9_000_000));
+        assert_eq!(foreign.check(&connection, sequence, echo, [Some(9), None]), None);
+    }
+
+    #[test]
+    fn a_number_drawn_blindly_is_taken_as_rarely_as_the_page_says() {
+        let cookies = Cookies::new(SECRET, Tick::new(9_000_000));
+        let connection = connection(true);
+        // Every number there is would be 2^32: a part of them, evenly spread.
+        let step = 1021;
+        let taken = (0..u32::MAX / step / 64)
+            .filter(|n| cookies.check(&connection, n.wrapping_mul(step * 64 + 1), None, [Some(9), None]).is_some())
+            .count();
+        assert!(taken <= 2, "{taken} of 65 728, where 0.008 are expected");
+    }
+
+    #[test]
+    fn sizes_are_rounded_down_by_family() {
+        let cookies = Cookies::new(SECRET, Tick::new(0));
+        for (is_v4, mss, told) in [(true, 1459, 1440), (true, 65_535, 8960), (true, 20, 88), (false, 1440, 1440)] {
+            let connection = connection(is_v4);
+            let agreement = Agreement { mss, scales: None, sack: false, timestamps: false };
+            let cookie = cookies.make(&connection, &agreement);
+            let read = cookies.check(&connection, cookie.sequence, None, [None, None]);
+            assert_eq!(read, Some(Agreement { mss: told, ..agreement }));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_agreed_on_comes_back(
+            now in any::<u32>(),
+            sequence in any::<u32>(),
+            is_v4 in any::<bool>(),
+            scales in prop::option::of((0u8..15, 0u8..15)),
+            size in 0usize..8,
+            sack in any::<bool>(),
+            timestamps in any::<bool>(),
+        ) {
+            let connection = Connection { sequence, ..connection(is_v4) };
+            let agreement = Agreement { mss: sizes(is_v4)[size], scales, sack, timestamps };
+            let cookies = Cookies::new(SECRET, Tick::new(now));
+            let cookie = cookies.make(&connection, &agreement);
+            let offered = [scales.map(|(_, told)| told), None];
+            let echo = timestamps.then_some(cookie.timestamp);
+            prop_assert_eq!(cookies.check(&connection, cookie.sequence, echo, offered), Some(agreement));
+        }
+    }
+}
