@@ -1,7 +1,7 @@
 //! Counters: one writer (a worker), any number of readers; every drop has a reason and every reason a counter.
 //!
 //! No frame is lost between them: of a worker, frames received (all ports) with [`Event::ResetSent`],
-//! [`Event::IcmpSent`] and [`Event::Released`] are as many as [`Event::Forwarded`] (= frames sent, all ports), all
+//! [`Event::IcmpSent`], [`Event::HandshakeSent`] and [`Event::Released`] are as many as [`Event::Forwarded`] (= frames sent, all ports), all
 //! [`Drop`]s and [`Event::Held`] together. A test holds the workers to it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +73,11 @@ counted! {
         NoExtension = "no_extension", "the flow would need an extension record, and none is free";
         ReverseTaken = "reverse_taken", "every server tried already has a flow with the same client address and port";
         InsertContended = "insert_contended", "another worker was inserting the same flow for too long";
+        Deferred = "deferred", "an acknowledgement without data to a service with `syn_proxy { defer }`";
+        HandshakePending = "handshake_pending", "of a proxied connection whose server has not answered, with nothing to keep";
+        HandshakeFull = "handshake_full", "data for a server that has not answered, with too much kept already";
+        HandshakeFailed = "handshake_failed", "data for a server that refused the connection or did not answer";
+        AckStorm = "ack_storm", "one of too many equal acknowledgements of a proxied connection";
         TtlExceeded = "ttl_exceeded", "TTL or hop limit ran out; answered by ICMP within the limit";
         TooBig = "too_big", "larger than the way to the server; answered by ICMP within the limit";
         NoRoute = "no_route", "no route to where it should go";
@@ -104,6 +109,15 @@ counted! {
         FragmentTableFull = "fragment_table_full", "datagrams in pieces given up before their time because newer ones had no place";
         Held = "held", "frames kept for a while, such as a fragment before its first";
         Released = "released", "frames that were held and then forwarded or dropped: `held` less this are held now";
+        CookieSent = "cookie_sent", "SYNs answered by a cookie";
+        CookieAccepted = "cookie_accepted", "acknowledgements with a cookie that opened a flow";
+        CookieRejected = "cookie_rejected", "acknowledgements to proxied services without a cookie of ours";
+        HandshakeSent = "handshake_sent", "SYNs to servers made in frames of our own";
+        HandshakeRetried = "handshake_retried", "SYNs sent again to servers that did not answer in time";
+        HandshakeJoined = "handshake_joined", "servers that accepted a proxied connection";
+        HandshakeRefused = "handshake_refused", "servers that reset one";
+        HandshakeTimedOut = "handshake_timed_out", "servers that did not answer one in all its time";
+        HandshakeRepeated = "handshake_repeated", "answers of servers that came again and were acknowledged again";
         ChecksumCompleted = "checksum_completed", "partial checksums completed on a port with `checksum full`";
         RouteRefreshed = "route_refreshed", "flows that looked their way to the client up again after a route change";
     }

@@ -79,7 +79,8 @@ fn account(shared: &Shared) -> u64 {
         let (received, sent) =
             ports.fold((0, 0), |(r, s), port| (r + port.received.packets.read(), s + port.sent.packets.read()));
         let dropped: u64 = Drop::ALL.iter().map(|reason| counters.drop(*reason).read()).sum();
-        came += received + event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::Released);
+        let made = event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::HandshakeSent);
+        came += received + made + event(Event::Released);
         went += sent + dropped + event(Event::Held);
         assert_eq!(event(Event::Forwarded), sent);
         assert!(event(Event::ToKernel) <= sent);

@@ -17,6 +17,8 @@ pub mod flag {
     pub const EMBRYONIC: u16 = 1 << 15;
     /// The flow has an extension record: set by the table when it is inserted with one.
     pub const EXTENDED: u16 = 1 << 14;
+    /// A client was answered by the SYN proxy, and its server has not answered yet.
+    pub const SYN_PROXY: u16 = 1 << 11;
     /// The server has not been told the client's address yet: its packets get the TOA option or a PROXY header.
     pub const INFO_DUE: u16 = 1 << 10;
 }

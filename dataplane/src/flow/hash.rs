@@ -11,7 +11,9 @@
 //!
 //! So any two flows of an attacker's choice share bucket or tag no more often than two random ones (plus 2^-64),
 //! whatever addresses and ports they have. The hash key is drawn by the kernel for each table and no value derived
-//! from it ever leaves the machine.
+//! from it ever leaves the machine, but by way of `SipHash` (the SYN proxy's cookies).
+
+use siphasher::sip::SipHasher24;
 
 use super::key::Family;
 
@@ -61,6 +63,12 @@ impl Hasher {
             high: wide(high, high_upper),
             add: wide(add, add_upper),
         }
+    }
+
+    /// Two words that say nothing of this key: a `SipHash-2-4` under a part of it.
+    pub(super) fn derive(&self, purpose: u8) -> [u64; 2] {
+        let hasher = SipHasher24::new_with_keys(self.nh[0], self.nh[1]);
+        [hasher.hash(&[purpose, 0]), hasher.hash(&[purpose, 1])]
     }
 
     /// Hashes a packed key of 2 or 5 words (an odd last word is paired with zero).

@@ -71,6 +71,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.store.bytes()
     }
 
+    /// A key for another hash, drawn with this table and kept with it. `purpose` tells several apart.
+    pub fn derive_key(&self, purpose: u8) -> [u64; 2] {
+        self.hasher.derive(purpose)
+    }
+
     /// The hash of a key in this table.
     #[inline]
     pub fn hash(&self, key: &FlowKey<F::Addr>) -> KeyHash {

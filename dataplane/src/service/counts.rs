@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::counters::{Counter, Traffic};
 use crate::ident::Weight;
 use crate::sched::{Affinity, SchedulerKind};
+use crate::syn_proxy::offer::{LastHandshake, Offer};
 
 /// Connections of a destination, as `ipvsadm -L` shows them. Only the winner of a flow's state transition moves them.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct DestinationCounts {
     active: AtomicU32,
     inactive: AtomicU32,
     last_weight: AtomicU32,
+    /// The options of the server's last handshake with the SYN proxy.
+    pub handshake: LastHandshake,
     traffic: Box<[FlowTraffic]>,
 }
 
@@ -36,6 +39,7 @@ impl DestinationCounts {
             active: AtomicU32::new(0),
             inactive: AtomicU32::new(0),
             last_weight: AtomicU32::new(0),
+            handshake: LastHandshake::default(),
             traffic: (0..workers).map(|_| FlowTraffic::default()).collect(),
         }
     }
@@ -116,6 +120,8 @@ pub enum Activity {
 pub struct ServiceState {
     /// What it means is the scheduler's business.
     pub cursor: AtomicU64,
+    /// What clients of a proxied service are told.
+    pub offer: Offer,
     affinity: OnceLock<Affinity>,
 }
 

@@ -3,10 +3,13 @@
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
 use super::MssClamp;
+use crate::syn_proxy::SynProxy;
 
 /// What a service asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceSettings {
     /// What happens to the MSS that clients and servers announce.
     pub mss_clamp: MssClamp,
+    /// Clients are answered by cookies first; only for TCP, and for servers by NAT or FULLNAT.
+    pub syn_proxy: Option<SynProxy>,
 }

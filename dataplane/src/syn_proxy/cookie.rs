@@ -1,6 +1,6 @@
 //! SYN cookies: what the answer to a SYN promised, kept in its sequence number (and its time stamp).
 //!
-//! A SipHash-2-4 of the connection, the client's sequence number and a secret gives 64 bits. Its lower half, with the
+//! A `SipHash-2-4` of the connection, the client's sequence number and a secret gives 64 bits. Its lower half, with the
 //! 13 bits below laid over it by exclusive or, is the sequence number of the answer; its upper half, plus a clock of
 //! milliseconds, is the `TSval`. Each secret is in use for 82 s and accepted for as long again.
 //!
@@ -28,7 +28,7 @@ use crate::ident::Endpoint;
 /// Ticks in a period, as a power of two: 8192, that is 81.92 s. Periods wrap together with ticks.
 const PERIOD_BITS: u32 = 13;
 /// Milliseconds in which a time stamp of ours may come back: two periods.
-const LONGEST_ECHO: u32 = 2 * 10 << PERIOD_BITS;
+const LONGEST_ECHO: u32 = (2 * 10) << PERIOD_BITS;
 /// "None" in the four bits of a window scale.
 const NO_SCALE: u32 = 15;
 /// The bits that hold nothing but the hash.
@@ -110,7 +110,7 @@ impl Cookies {
     }
 
     /// The numbers of the answer to a SYN.
-    pub fn make(&self, connection: &Connection, agreement: &Agreement) -> Cookie {
+    pub fn make(&self, connection: &Connection, agreement: Agreement) -> Cookie {
         let hash = hash(self.current, connection);
         Cookie {
             sequence: hash as u32 ^ pack(agreement, is_v4(connection)),
@@ -200,7 +200,7 @@ const fn sizes(is_v4: bool) -> &'static [u16; 8] {
     if is_v4 { &SIZES_V4 } else { &SIZES_V6 }
 }
 
-fn pack(agreement: &Agreement, is_v4: bool) -> u32 {
+fn pack(agreement: Agreement, is_v4: bool) -> u32 {
     let (client, told) = match agreement.scales {
         Some((client, told)) => (u32::from(client.min(14)), u32::from(told.min(14))),
         None => (NO_SCALE, NO_SCALE),
@@ -267,7 +267,7 @@ mod tests {
             for is_v4 in [true, false] {
                 let (connection, agreement) = (connection(is_v4), usual());
                 let mut cookies = Cookies::new(SECRET, start);
-                let cookie = cookies.make(&connection, &agreement);
+                let cookie = cookies.make(&connection, agreement);
                 let mut check = |later: u32| {
                     cookies.turn(start.after(Ticks(later)));
                     cookies.check(&connection, cookie.sequence, Some(cookie.timestamp), [None, Some(9)])
@@ -284,7 +284,7 @@ mod tests {
     fn nothing_but_the_answer_itself_is_taken() {
         let (connection, agreement) = (connection(true), usual());
         let cookies = Cookies::new(SECRET, Tick::new(9_000_000));
-        let cookie = cookies.make(&connection, &agreement);
+        let cookie = cookies.make(&connection, agreement);
         let check = |connection: &Connection, sequence, echo, offered| {
             cookies.check(connection, sequence, echo, [Some(offered), None])
         };
@@ -323,7 +323,7 @@ mod tests {
         for (is_v4, mss, told) in [(true, 1459, 1440), (true, 65_535, 8960), (true, 20, 88), (false, 1440, 1440)] {
             let connection = connection(is_v4);
             let agreement = Agreement { mss, scales: None, sack: false, timestamps: false };
-            let cookie = cookies.make(&connection, &agreement);
+            let cookie = cookies.make(&connection, agreement);
             let read = cookies.check(&connection, cookie.sequence, None, [None, None]);
             assert_eq!(read, Some(Agreement { mss: told, ..agreement }));
         }
@@ -343,7 +343,7 @@ mod tests {
             let connection = Connection { sequence, ..connection(is_v4) };
             let agreement = Agreement { mss: sizes(is_v4)[size], scales, sack, timestamps };
             let cookies = Cookies::new(SECRET, Tick::new(now));
-            let cookie = cookies.make(&connection, &agreement);
+            let cookie = cookies.make(&connection, agreement);
             let offered = [scales.map(|(_, told)| told), None];
             let echo = timestamps.then_some(cookie.timestamp);
             prop_assert_eq!(cookies.check(&connection, cookie.sequence, echo, offered), Some(agreement));

@@ -43,7 +43,7 @@ impl Default for SynProxy {
 pub struct ReusableStates(u16);
 
 impl Default for ReusableStates {
-    /// CLOSE and TIME_WAIT.
+    /// `CLOSE` and `TIME_WAIT`.
     fn default() -> Self {
         Self::NONE.with(TcpState::Close).with(TcpState::TimeWait)
     }

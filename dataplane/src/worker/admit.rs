@@ -6,10 +6,10 @@ use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, reply};
+use super::{Context, Hands, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewFlow, flag};
+use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewExtension, NewFlow, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::ident::{Endpoint, NetPort, Protocol};
 use crate::next_hop::Hop;
@@ -26,11 +26,20 @@ const OTHER_SERVERS: usize = 3;
 const PORT_TRIES: u16 = 32;
 
 /// A flow for a packet.
-enum Opened<'s> {
+pub(super) enum Opened<'s> {
     /// It is new, to this server, and this is its first packet.
     Created(FlowRef, &'s Destination),
     /// Another worker was faster.
     Adopted(FlowRef),
+}
+
+/// What a flow begins as.
+pub(super) struct Beginning {
+    pub(super) state: u8,
+    pub(super) flags: u16,
+    /// How long it may idle.
+    pub(super) idle: Ticks,
+    pub(super) extension: Option<NewExtension>,
 }
 
 /// A packet whose key belongs to no flow, as far as the lookup saw. Given back when it got a flow that is over already.
@@ -46,6 +55,11 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
         egress::to_kernel(context, hands, keyed.packet);
         return None;
     };
+    if let Some(proxy) = &service.settings.syn_proxy
+        && keyed.key.protocol == Protocol::Tcp
+    {
+        return syn_proxy::admit(context, hands, keyed, service, proxy);
+    }
     if !opens(context, &keyed) {
         // The packet before it in the same burst may just have opened the flow.
         match F::table(context.shared).lookup(keyed.key) {
@@ -55,7 +69,7 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
         }
         return None;
     }
-    match open(context, hands, &keyed, service) {
+    match open(context, hands, &keyed, service, None) {
         Ok(Opened::Created(flow, destination)) => carry::first(context, hands, keyed, flow, destination),
         Ok(Opened::Adopted(flow)) => return carry::packet_after_all(context, hands, keyed, flow, Direction::Forward),
         Err(reason) => {
@@ -79,7 +93,7 @@ fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> bool {
 }
 
 /// A segment of a connection that nobody knows: the client learns it at once.
-fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>) {
+pub(super) fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>) {
     let reason = match reply::reset(context, hands, &keyed.packet) {
         reply::Sent::Yes | reply::Sent::Unanswerable => Drop::NoFlow,
         reply::Sent::Limited => Drop::NoFlowLimited,
@@ -89,20 +103,21 @@ fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: K
 
 /// Picks a server and inserts the flow, or takes over the one that another worker inserted. Where the server picked
 /// has a flow with the same reverse key already, others are tried as they stand in the list: many schedulers would
-/// pick the same again.
-fn open<'s, F: Path, P: Ports>(
+/// pick the same again. The flow begins as its first packet says, or as `beginning`.
+pub(super) fn open<'s, F: Path, P: Ports>(
     context: Context<'s>,
     hands: &mut Hands<P>,
     keyed: &Keyed<'_, F>,
     service: &'s Service,
+    beginning: Option<&Beginning>,
 ) -> Result<Opened<'s>, Drop> {
     let picked = pick(context, keyed, service).ok_or(Drop::NoDestination)?;
-    if let Some(opened) = insert(context, hands, keyed, picked)? {
+    if let Some(opened) = insert(context, hands, keyed, picked, beginning)? {
         return Ok(opened);
     }
     let others = service.destinations.iter().filter(|other| other.takes_flows() && other.slot != picked.slot);
     for destination in others.take(OTHER_SERVERS) {
-        if let Some(opened) = insert(context, hands, keyed, destination)? {
+        if let Some(opened) = insert(context, hands, keyed, destination, beginning)? {
             return Ok(opened);
         }
     }
@@ -122,12 +137,14 @@ fn insert<'s, F: Path, P: Ports>(
     hands: &mut Hands<P>,
     keyed: &Keyed<'_, F>,
     destination: &'s Destination,
+    beginning: Option<&Beginning>,
 ) -> Result<Option<Opened<'s>>, Drop> {
-    let state = initial_state(keyed, destination);
-    let activity = path::state_activity(keyed.key.protocol, state);
+    let usual = || usual_beginning(context, keyed, destination);
+    let beginning = &beginning.map_or_else(usual, |given| Beginning { ..*given });
+    let activity = path::state_activity(keyed.key.protocol, beginning.state);
     // Before anybody else can see the flow, move it or end it.
     destination.counts.begin(activity);
-    let inserted = insert_uncounted(context, hands, keyed, destination, state);
+    let inserted = insert_uncounted(context, hands, keyed, destination, beginning);
     match inserted {
         Ok(Some(Opened::Created(..))) => {
             context.counters.event(Event::FlowCreated).add(1);
@@ -145,22 +162,21 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
     hands: &mut Hands<P>,
     keyed: &Keyed<'_, F>,
     destination: &'s Destination,
-    state: u8,
+    beginning: &Beginning,
 ) -> Result<Option<Opened<'s>>, Drop> {
     let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
     let tries = if is_local && destination.method == Method::Nat { PORT_TRIES } else { 1 };
-    let (idle, flags) = beginning(context, keyed.key.protocol, state);
     let new = NewFlow {
         forward: *keyed.key,
         reverse: None,
         destination: destination.slot.0,
-        state,
-        flags,
-        deadline: context.now.after(idle),
+        state: beginning.state,
+        flags: beginning.flags,
+        deadline: context.now.after(beginning.idle),
         client_mac: Learnt::sender(hands.ports.bytes(&keyed.packet.frame), keyed.packet.port)
             .map(|learnt| (learnt.mac, learnt.port)),
         return_hop: way_back(context, keyed),
-        extension: None,
+        extension: beginning.extension,
     };
     for attempt in 0..tries {
         let reverse = reverse_key::<F>(keyed.key, destination, is_local, attempt)?;
@@ -217,23 +233,17 @@ fn local_port(client: NetPort, attempt: u16) -> NetPort {
     NetPort::new(1024 + spread % (u16::MAX - 1024))
 }
 
-fn initial_state<F: Path>(keyed: &Keyed<'_, F>, destination: &Destination) -> u8 {
+/// What a flow begins as by its first packet.
+fn usual_beginning<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, destination: &Destination) -> Beginning {
+    let timeouts = &context.snapshot.policy.timeouts;
     let view = if destination.method.is_two_way() { View::Input } else { View::InputOnly };
     match keyed.key.protocol {
-        Protocol::Tcp => TcpState::None.next(view, keyed.packet.headers.tcp).to_u8(),
-        Protocol::Udp => UDP_STATE,
-    }
-}
-
-/// How long a flow may idle after its first packet, and its flags.
-fn beginning(context: Context<'_>, protocol: Protocol, state: u8) -> (Ticks, u16) {
-    let timeouts = &context.snapshot.policy.timeouts;
-    match protocol {
         Protocol::Tcp => {
-            let state = TcpState::from_u8(state);
-            (timeouts.tcp(state), if state.is_embryonic() { flag::EMBRYONIC } else { 0 })
+            let state = TcpState::None.next(view, keyed.packet.headers.tcp);
+            let flags = if state.is_embryonic() { flag::EMBRYONIC } else { 0 };
+            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension: None }
         }
-        Protocol::Udp => (timeouts.udp(), flag::EMBRYONIC),
+        Protocol::Udp => Beginning { state: UDP_STATE, flags: flag::EMBRYONIC, idle: timeouts.udp(), extension: None },
     }
 }
 

@@ -8,7 +8,7 @@ use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
 use super::tunnel;
-use super::{Context, Hands, Packet, clamp, extended, fragment, reply};
+use super::{Context, Hands, Packet, clamp, extended, fragment, reply, syn_proxy};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -30,11 +30,18 @@ const TRANSITIONS: u32 = 16;
 pub(super) fn packet<'h, F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    keyed: Keyed<'h, F>,
+    mut keyed: Keyed<'h, F>,
     flow: FlowRef,
     direction: Direction,
 ) -> Option<Keyed<'h, F>> {
     let entry = F::table(context.shared).entry(flow);
+    if entry.state().flags() & flag::EXTENDED != 0 && !entry.deadline().reached(context.now) {
+        match syn_proxy::intercept(context, hands, keyed, flow, direction) {
+            syn_proxy::Outcome::Usual(usual) => keyed = usual,
+            syn_proxy::Outcome::Done => return None,
+            syn_proxy::Outcome::Flowless(flowless) => return Some(flowless),
+        }
+    }
     if entry.deadline().reached(context.now) || is_reuse(entry, &keyed, direction) {
         end(context, hands, flow, entry);
         return Some(keyed);

@@ -17,6 +17,7 @@ mod limiter;
 mod pass;
 mod path;
 mod reply;
+mod syn_proxy;
 mod tunnel;
 mod tunnel_error;
 
@@ -37,9 +38,12 @@ use crate::port::{Burst, Frame, Ports};
 use crate::service::DestinationSlot;
 use crate::snapshot::Snapshot;
 use crate::state::Activity;
+use crate::syn_proxy::cookie::{Cookies, Secret};
 use crate::wire::Headers;
 use fragment::{Early, FragmentTable};
+use held::Held;
 use limiter::Limiter;
+use syn_proxy::Handshakes;
 
 /// Entries that a worker looks at for expiry in one turn, at least. At a million turns a second a table of ten million
 /// is gone through in less than a second.
@@ -48,6 +52,11 @@ const SWEEP_LEAST: u32 = 16;
 const SWEEP_RATE: u32 = 100;
 /// Entries at most, a tenth of a second's, so that no turn takes long.
 const SWEEP_MOST: u32 = 10_000;
+
+/// Packets of clients that one worker keeps until their servers have answered, at most.
+const FIRST_DATA: u32 = 256;
+/// The purpose of the key that cookies are made with.
+const COOKIES: u8 = 1;
 
 /// What all workers of a director share, and control with them.
 #[derive(Debug)]
@@ -63,6 +72,8 @@ pub struct Shared {
     /// Addresses whose Ethernet address a worker missed, for control to resolve.
     pub wanted: ArrayQueue<std::net::IpAddr>,
     fragments: FragmentTable,
+    /// What SYN cookies are made with: kept with the flow table, so it outlives the process.
+    cookie_secret: Secret,
 }
 
 impl Shared {
@@ -74,6 +85,7 @@ impl Shared {
         workers: usize,
         ports: usize,
     ) -> Self {
+        let cookie_secret = Secret(flows4.derive_key(COOKIES));
         Self {
             snapshot: ArcSwap::new(snapshot),
             flows4,
@@ -81,6 +93,7 @@ impl Shared {
             boards: (0..workers).map(|_| Board::new(ports)).collect(),
             wanted: ArrayQueue::new(1024),
             fragments: FragmentTable::new(),
+            cookie_secret,
         }
     }
 
@@ -120,6 +133,11 @@ struct Hands<P> {
     kernel: Limiter,
     /// Fragments that came before their first.
     early: Early,
+    cookies: Cookies,
+    /// Handshakes with servers that this worker began.
+    handshakes: Handshakes,
+    /// What clients sent before their servers answered.
+    first_data: Held,
     /// IPv4 identification of the next packet of our own.
     next_id: u16,
 }
@@ -156,6 +174,9 @@ impl<P: Ports> Worker<P> {
             replies: Limiter::new(now),
             kernel: Limiter::new(now),
             early: Early::new(),
+            cookies: Cookies::new(shared.cookie_secret, now),
+            handshakes: Handshakes::new(),
+            first_data: Held::new(FIRST_DATA),
             next_id: 0,
         };
         let snapshot = shared.snapshot.load_full();
@@ -190,6 +211,10 @@ impl<P: Ports> Worker<P> {
         if !self.hands.early.is_empty() {
             fragment::release(context, &mut self.hands);
         }
+        syn_proxy::retry(context, &mut self.hands);
+        if !self.hands.first_data.is_empty() {
+            syn_proxy::release(context, &mut self.hands);
+        }
         self.hands.ports.flush();
         sweep(context, &mut self.hands, budget(now.saturating_sub(self.last)));
         self.last = now;
@@ -198,7 +223,7 @@ impl<P: Ports> Worker<P> {
 
     /// Whether packets wait in this worker's hands.
     const fn holds(&self) -> bool {
-        !self.hands.early.is_empty()
+        !self.hands.early.is_empty() || !self.hands.first_data.is_empty()
     }
 
     /// Drops what waits: the worker is at its end.
@@ -212,6 +237,7 @@ impl<P: Ports> Worker<P> {
             now: Tick::at(self.last),
         };
         fragment::abandon(context, &mut self.hands);
+        syn_proxy::abandon(context, &mut self.hands);
     }
 
     /// The ports, for a test or a replay to fill and empty.

@@ -13,6 +13,8 @@ use crate::wire::Headers;
 
 /// The path of one family.
 pub(super) trait Path: Family {
+    /// Whether this is IPv6.
+    const IS_V6: bool;
     /// The table of this family.
     fn table(shared: &Shared) -> &FlowTable<Self>;
     /// The worker's part in it.
@@ -40,6 +42,8 @@ pub(super) trait Path: Family {
 }
 
 impl Path for V4 {
+    const IS_V6: bool = false;
+
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
         &shared.flows4
@@ -93,6 +97,8 @@ impl Path for V4 {
 }
 
 impl Path for V6 {
+    const IS_V6: bool = true;
+
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
         &shared.flows6
