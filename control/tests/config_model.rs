@@ -13,6 +13,8 @@ use control::config::{
 use dataplane::ident::{CoreIndex, NetPort, Protocol};
 use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
 use dataplane::service::{Encapsulation, GreChecksum, GueChecksum, MssClamp};
+use dataplane::state::TcpState;
+use dataplane::syn_proxy::{ReusableStates, SynProxy};
 
 fn options() -> LoadOptions {
     LoadOptions { config_id: "lb1".to_owned(), ..LoadOptions::default() }
@@ -132,6 +134,41 @@ fn the_mss_may_be_clamped() {
     let wrong = messages("virtual_server 192.0.2.1 80 {\nmss_clamp 80\nmss_clamp maybe\n}\n");
     assert!(wrong.contains(&"segment size in bytes 80 is out of range".to_owned()), "{wrong:?}");
     assert!(wrong.contains(&"`maybe` is neither on nor off".to_owned()), "{wrong:?}");
+}
+
+#[test]
+fn a_service_may_be_proxied() {
+    let proxy = |lines: &str| {
+        let text =
+            format!("virtual_server 192.0.2.1 80 {{\nprotocol TCP\n{lines}\nreal_server 198.51.100.1 80 {{ }}\n}}\n");
+        config(&text).virtual_servers[0].syn_proxy
+    };
+    assert_eq!(proxy(""), None);
+    assert_eq!(proxy("syn_proxy"), Some(SynProxy::default()));
+    let all = "syn_proxy {\nmss 1400\nwscale off\nsack off\ntimestamps on\ndefer\nsyn_retry 0\nack_storm 0\n\
+               conn_reuse close last_ack\n}";
+    let expected = SynProxy {
+        mss: Some(1400),
+        window_scale: Some(None),
+        sack: Some(false),
+        timestamps: Some(true),
+        defer: true,
+        retries: 0,
+        ack_storm: 0,
+        reusable: ReusableStates::NONE.with(TcpState::Close).with(TcpState::LastAck),
+    };
+    assert_eq!(proxy(all), Some(expected));
+    let wrong = |text: &str| messages(text).join("; ");
+    let block =
+        |lines: &str| format!("virtual_server 192.0.2.1 80 {{\n{lines}\nreal_server 198.51.100.1 80 {{ }}\n}}\n");
+    let said = wrong(&block("protocol TCP\nlb_kind DR\nsyn_proxy"));
+    assert!(said.contains("`syn_proxy` cannot serve 198.51.100.1:80 by DR"), "{said}");
+    let said = wrong(&block("protocol UDP\nlb_kind NAT\nsyn_proxy"));
+    assert!(said.contains("`syn_proxy` is for TCP, and this is a UDP service"), "{said}");
+    let said = wrong(&block("protocol TCP\nsyn_proxy {\nwscale 15\nconn_reuse established\nsyn_retry 7\n}"));
+    for part in ["window scale 15 is out of range", "`established` is no state", "number of retries 7"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]

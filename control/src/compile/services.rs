@@ -55,7 +55,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             self.absent(server, &local);
             let destinations = self.destinations(server);
             let spec = ServiceSpec::new(server.name.clone(), server.scheduler, destinations);
-            let settings = ServiceSettings { mss_clamp: server.mss_clamp, ..ServiceSettings::default() };
+            let settings = ServiceSettings { mss_clamp: server.mss_clamp, syn_proxy: server.syn_proxy };
             builder.add(ServiceSpec {
                 state: self.slots.service(&server.name),
                 settings,

@@ -71,6 +71,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         encapsulation: Encapsulation::Ipip,
         tunnel_sources: Vec::new(),
         mss_clamp: MssClamp::Off,
+        syn_proxy: None,
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }

@@ -26,6 +26,7 @@ mod scheduler;
 mod sequence;
 mod source;
 mod static_ipaddress;
+mod syn_proxy;
 mod timeouts;
 mod tunnel;
 mod virtual_server;

@@ -10,6 +10,7 @@ use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{Encapsulation, MssClamp};
 use dataplane::service::{MatchPoint, ServiceName};
+use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
 use super::source::Place;
@@ -99,6 +100,8 @@ pub struct VirtualServer {
     pub tunnel_sources: Vec<IpNet>,
     /// `mss_clamp`: what becomes of the MSS that clients and servers announce.
     pub mss_clamp: MssClamp,
+    /// `syn_proxy`: clients are answered by cookies before a server is asked. Only with TCP, NAT and FULLNAT.
+    pub syn_proxy: Option<SynProxy>,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.

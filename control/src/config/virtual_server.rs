@@ -5,6 +5,7 @@
 use dataplane::ident::{Endpoint, NetPort, Protocol, Weight};
 use dataplane::service::{AddressFamily, MatchPoint, ServiceName};
 use dataplane::service::{Encapsulation, MssClamp};
+use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
 use super::block::Statement;
@@ -18,6 +19,7 @@ use super::model::{ForwardingMethod, RealServer, VirtualServer};
 use super::mss_clamp;
 use super::real_server::{self, RealServers};
 use super::scheduler::{self, Scheduling};
+use super::syn_proxy;
 use super::tunnel;
 use super::virtual_server_group::Groups;
 
@@ -40,6 +42,7 @@ struct Settings {
     persistent: bool,
     family: Option<AddressFamily>,
     mss_clamp: MssClamp,
+    syn_proxy: Option<SynProxy>,
     /// What was said and not understood: no default and no warning about it.
     said: Said,
 }
@@ -87,6 +90,9 @@ impl VirtualServers {
             lower.warning(block.span(), format!("{name} has no real servers"), "ignored, as keepalived does");
             return;
         }
+        if let Some(statement) = block.inner().iter().rfind(|inner| inner.name() == "syn_proxy") {
+            syn_proxy::check(lower, statement, name.protocol(), &real_servers);
+        }
         let scheduler = settings.scheduling.kind();
         self.servers.push(VirtualServer {
             name,
@@ -96,6 +102,7 @@ impl VirtualServers {
             encapsulation,
             tunnel_sources: settings.tunnel_sources,
             mss_clamp: settings.mss_clamp,
+            syn_proxy: settings.syn_proxy,
             real_servers,
             place: lower.place(block.head()),
         });
@@ -167,6 +174,7 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
         persistent: false,
         family: None,
         mss_clamp: MssClamp::default(),
+        syn_proxy: None,
         said: Said::default(),
     };
     for statement in block.inner() {
@@ -191,7 +199,8 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
             "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
-            "syn_proxy" | "laddr_group_name" => {
+            "syn_proxy" => settings.syn_proxy = Some(syn_proxy::lower(lower, statement)),
+            "laddr_group_name" => {
                 let message = format!("`{}` is not supported yet", keyword.name);
                 lower.error(statement.head(), message, "of the Alibaba fork; comes in a later version");
             }

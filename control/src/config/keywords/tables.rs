@@ -22,6 +22,7 @@ pub(super) const ALL: &[Context] = &[
     Context::Ssl,
     Context::VirtualServer,
     Context::RealServer,
+    Context::SynProxy,
     Context::TcpCheck,
     Context::HttpGet,
     Context::Url,
@@ -77,6 +78,7 @@ pub(super) const fn groups(context: Context) -> &'static [Group] {
         Context::Ssl => SSL,
         Context::VirtualServer => VIRTUAL_SERVER,
         Context::RealServer => REAL_SERVER,
+        Context::SynProxy => SYN_PROXY,
         Context::TcpCheck | Context::PingCheck => CONNECTION_CHECK,
         Context::HttpGet => HTTP_GET,
         Context::Url => URL,
@@ -452,12 +454,12 @@ const VIRTUAL_SERVER: &[Group] = &[
         "flag-3",
         "ip_family",
         // Refused rather than ignored: without them packets would go another way than the file says.
-        "syn_proxy",
         "laddr_group_name",
     ]),
     // Of Sluice, unknown to keepalived.
     used(&["mss_clamp", "tunnel_source"]),
     used_block(Context::RealServer, &["real_server"]),
+    Group { body: Maybe(Context::SynProxy), support: Used, names: &["syn_proxy"] },
     Group { body: Nothing, support: Accepted, names: &["delay_loop", "hashed"] },
     idle(&[
         "ops",
@@ -486,6 +488,10 @@ const VIRTUAL_SERVER: &[Group] = &[
         "nat_mask",
     ]),
 ];
+
+/// Sluice's own; the fork has the bare word, and its settings for all services as sysctls.
+const SYN_PROXY: &[Group] =
+    &[used(&["mss", "wscale", "sack", "timestamps", "defer", "syn_retry", "ack_storm", "conn_reuse"])];
 
 const REAL_SERVER: &[Group] = &[
     used(&["weight", "lvs_method", "inhibit_on_failure"]),
