@@ -130,6 +130,9 @@ lab_steps() {
   done
   run lab-cross 5 "$TESTS/lab-cross.sh"
   run lab-capture-cross 5 "$TESTS/lab-capture.sh" tun --cross
+  for queues in 1 2; do
+    run "lab-synproxy-$queues-queues" 10 "$TESTS/lab-synproxy.sh" $queues 64
+  done
   run lab-toobig 5 "$TESTS/lab-toobig.sh"
   run lab-local 5 "$TESTS/lab-local.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
