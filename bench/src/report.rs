@@ -126,6 +126,7 @@ const fn name(mode: Method) -> &'static str {
         Method::Nat => "NAT",
         Method::Dr => "DR",
         Method::Tun => "TUN",
+        Method::FullNat => "FULLNAT",
     }
 }
 

@@ -102,7 +102,7 @@ impl Scene {
             Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 1, 0, 10).to_bits() + n)),
             Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 10 + n as u16)),
         };
-        let port = if self.method == Method::Nat { SERVER_PORT } else { SERVICE_PORT };
+        let port = if self.method.is_two_way() { SERVER_PORT } else { SERVICE_PORT };
         Endpoint { address, port }
     }
 
@@ -117,7 +117,7 @@ impl Scene {
         let server = self.server(n);
         let service = self.shape().to;
         let (destination, tunnel) = match self.method {
-            Method::Nat => (server, None),
+            Method::Nat | Method::FullNat => (server, None),
             Method::Dr => (service, None),
             Method::Tun => (service, Some((director(self.family), server.address))),
         };

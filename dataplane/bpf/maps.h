@@ -62,6 +62,8 @@ struct {
 /* NAT real servers by source port, and those of every port. */
 HASH(replies, struct endpoint);
 HASH(reply_sources, struct address);
+/* Local addresses of FULLNAT: what comes to their ports (value: the lowest << 16 | the highest, host order) are replies. */
+HASH(locals, struct address);
 /* For fragments after the first, which have no ports: addresses of any service, of any NAT real server. */
 HASH(fragment_destinations, struct address);
 HASH(fragment_sources, struct address);

@@ -66,6 +66,16 @@ static ALWAYS_INLINE int is_real_server(struct address *address, __be16 port, st
 	       has_address(&reply_sources, address, packet->protocol);
 }
 
+/* A later fragment has no port: it goes where the first would. */
+static ALWAYS_INLINE int is_local(struct address *address, __be16 port, struct packet *packet)
+{
+	__u32 *range = bpf_map_lookup_elem(&locals, address);
+
+	if (!range)
+		return 0;
+	return packet->later_fragment || (NET16(port) >= *range >> 16 && NET16(port) <= (*range & 0xffff));
+}
+
 static ALWAYS_INLINE int is_own(struct address *address)
 {
 	return bpf_map_lookup_elem(&own, address) != 0;
@@ -83,6 +93,8 @@ static ALWAYS_INLINE enum verdict steer_transport(struct packet *packet)
 		return PASSED_MISS;
 	if (is_service(&packet->destination, packet->port.destination, packet))
 		return packet->later_fragment ? HIT_FRAGMENT : HIT_SERVICE;
+	if (is_local(&packet->destination, packet->port.destination, packet))
+		return packet->later_fragment ? HIT_FRAGMENT : HIT_REPLY;
 	if (!is_real_server(&packet->source, packet->port.source, packet))
 		return PASSED_MISS;
 	if (is_own(&packet->destination))
@@ -101,8 +113,8 @@ static ALWAYS_INLINE int is_error(__u8 version, __u8 type)
 /* An ICMP error goes to whom the packet in it came from. That packet is either a reply that a service sent (its source
  * is the virtual service: NAT's rewritten reply, or the real server's own under DR and TUN), or a request on its way
  * to a NAT real server (its destination is the real server, its source the client, whom only the director can tell
- * what happened). An error to one of the director's own addresses about a real server concerns a health check, unless it is about an
- * outer packet to a tunnel's end. */
+ * what happened) or to one of FULLNAT (its source is a local address). An error to one of the director's own addresses
+ * about a real server concerns a health check, unless it is about an outer packet to a tunnel's end. */
 static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *packet)
 {
 	__be16 type = packet->version == 6 ? NET16(ETH_P_IPV6) : NET16(ETH_P_IP);
@@ -122,7 +134,7 @@ static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *
 		return HIT_ICMP_ERROR;
 	if (!transport_bit(about.protocol))
 		return PASSED_MISS;
-	if (is_service(&about.source, about.port.source, &about))
+	if (is_service(&about.source, about.port.source, &about) || is_local(&about.source, about.port.source, &about))
 		return HIT_ICMP_ERROR;
 	if (!is_real_server(&about.destination, about.port.destination, &about))
 		return PASSED_MISS;

@@ -8,6 +8,7 @@
 mod support;
 
 use dataplane::ident::{MacAddr, NetPort, Protocol};
+use dataplane::service::LocalPorts;
 use dataplane::steer::{Decision, Steer, SteerError, SteerLimits, SteerPlan, SteerPrefix, TunnelEnd, Verdict};
 use support::{director_mac, ethernet, ipv4, ipv6, ports, service};
 
@@ -24,6 +25,9 @@ const SERVER6: &str = "fd00::5";
 /// All ports of this real server, UDP only.
 const WHOLE_SERVER: &str = "10.0.0.6";
 const OWN: &str = "10.0.0.1";
+/// Local addresses of FULLNAT; the first is the host's own, too.
+const LOCAL: &str = "10.0.0.200";
+const LOCAL6: &str = "fd00::200";
 const MORE: u16 = 0x2000;
 
 fn plan() -> SteerPlan {
@@ -48,7 +52,8 @@ fn plan() -> SteerPlan {
             service(Protocol::Udp, WHOLE_SERVER, 0),
         ]
         .into(),
-        own: [OWN.parse().unwrap(), "fd00::1".parse().unwrap()].into(),
+        own: [OWN.parse().unwrap(), "fd00::1".parse().unwrap(), LOCAL.parse().unwrap()].into(),
+        locals: [LOCAL, LOCAL6].map(|a| (a.parse().unwrap(), LocalPorts::new(5000, 0xefff).unwrap())).into(),
         ..SteerPlan::default()
     }
 }
@@ -142,6 +147,29 @@ fn root_replies_are_caught_unless_they_answer_the_director_itself() {
     let from6 = |to| v6(&ipv6(TCP, (SERVER6, to), &ports(8080, 9)));
     expect(&steer, "an IPv6 reply", &from6(CLIENT6), Verdict::HitReply);
     expect(&steer, "an IPv6 health check's answer", &from6("fd00::1"), Verdict::PassedOwn);
+}
+
+#[test]
+fn root_local_addresses_are_caught_by_a_range_of_ports() {
+    let steer = loaded();
+    for (port, own, verdict) in [
+        (4999, Verdict::PassedOwn, Verdict::PassedMiss),
+        (5000, Verdict::HitReply, Verdict::HitReply),
+        (0xefff, Verdict::HitReply, Verdict::HitReply),
+        (0xf000, Verdict::PassedOwn, Verdict::PassedMiss),
+    ] {
+        let to = v4(&ipv4(TCP, (SERVER, LOCAL), 0, 0, &ports(8080, port)));
+        expect(&steer, &format!("a NAT server to port {port}"), &to, own);
+        let to6 = v6(&ipv6(UDP, (CLIENT6, LOCAL6), &ports(8080, port)));
+        expect(&steer, &format!("anybody's datagram to port {port}"), &to6, verdict);
+    }
+    let later = v4(&ipv4(UDP, (CLIENT, LOCAL), 0, MORE + 185, &ports(1, 2)));
+    expect(&steer, "a later fragment", &later, Verdict::HitFragment);
+    let about = |port| ipv4(TCP, (LOCAL, "10.7.0.7"), 0, 0, &ports(port, 80));
+    let error = |about: &[u8]| v4(&ipv4(1, ("203.0.113.1", LOCAL), 0, 0, &icmp(3, about)));
+    expect(&steer, "an error about a request", &error(&about(5000)), Verdict::HitIcmpError);
+    expect(&steer, "an error about the host's own", &error(&about(4999)), Verdict::PassedMiss);
+    expect(&steer, "a ping", &v4(&ipv4(1, (CLIENT, LOCAL), 0, 0, &icmp(8, &[]))), Verdict::PassedMiss);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod finding;
 mod hops;
 pub mod kernel_port;
+mod locals;
 mod policy;
 mod ports;
 mod services;
@@ -29,6 +30,7 @@ use ipnet::IpNet;
 
 pub use finding::Finding;
 pub use hops::MAX_ROUTES;
+pub use locals::{LocalError, local_addresses, short_pairs};
 pub use ports::{MAX_PORTS, PortPlan, PortRole, derive_ports, static_link, worker_limit};
 pub use slots::SlotDirectory;
 
@@ -107,6 +109,9 @@ pub enum CompileError {
     /// More neighbours than the dataplane numbers.
     #[error(transparent)]
     TooManyHops(#[from] TooManyHops),
+    /// A local address.
+    #[error(transparent)]
+    Local(#[from] LocalError),
     /// A service twice.
     #[error(transparent)]
     Duplicate(#[from] DuplicateService),
@@ -130,11 +135,12 @@ pub fn compile(
     let mut hops = HopPlanner::new(topology, ports, &vips)?;
     let mut planner = ServicePlanner::new(topology, &mut hops, slots, kernel_way);
     let Planned { services, leaving } = planner.services(config)?;
-    let destinations = planner.wanted;
+    let (destinations, pairs) = (planner.wanted, planner.pairs);
     let macs = hops.own_macs().collect();
     let (plan, wanted, mut findings) = hops.finish();
     let hops = shared_hops(&plan, previous)?;
     // From here on nothing fails: what a refused configuration left out is not let go of.
+    slots.retire_pairs(&pairs);
     slots.retire(&destinations, &config.virtual_servers.iter().map(|service| service.name.clone()).collect());
     let (steer, served) = steer::plan(config, topology, macs, slots);
     findings.extend(ports_down(topology, ports));

@@ -1,14 +1,14 @@
 //! Virtual servers with their real servers, as workers see them, and the hop of each.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ident::Endpoint;
 use dataplane::service::Tunnel;
 use dataplane::service::{
-    Destination, DestinationSlot, MatchPoint, Method, ServiceName, ServiceSettings, ServiceSpec, Services,
-    ServicesBuilder,
+    Destination, DestinationSlot, Local as ServerLocal, MatchPoint, Method, PairKey, ServerLocals, ServiceName,
+    ServiceSettings, ServiceSpec, Services, ServicesBuilder,
 };
 
 use super::CompileError;
@@ -35,6 +35,8 @@ pub(super) struct ServicePlanner<'a, 't> {
     kernel: KernelWay,
     /// The real servers of the configuration.
     pub(super) wanted: BTreeSet<DestinationName>,
+    /// Their pairs with local addresses.
+    pub(super) pairs: BTreeSet<PairKey>,
 }
 
 impl<'a, 't> ServicePlanner<'a, 't> {
@@ -44,7 +46,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         slots: &'a mut SlotDirectory,
         kernel: KernelWay,
     ) -> Self {
-        Self { topology, hops, slots, kernel, wanted: BTreeSet::new() }
+        Self { topology, hops, slots, kernel, wanted: BTreeSet::new(), pairs: BTreeSet::new() }
     }
 
     /// The services of a configuration, in its order.
@@ -53,7 +55,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         let local = Local::of(self.topology);
         for server in &config.virtual_servers {
             self.absent(server, &local);
-            let destinations = self.destinations(server);
+            let destinations = self.destinations(config, server);
             let spec = ServiceSpec::new(server.name.clone(), server.scheduler, destinations);
             let settings = ServiceSettings { mss_clamp: server.mss_clamp, syn_proxy: server.syn_proxy };
             builder.add(ServiceSpec {
@@ -67,6 +69,10 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         for (name, entry) in self.slots.iter().filter(|(name, _)| !self.wanted.contains(name)) {
             builder.keep(entry.slot, Arc::clone(&entry.counts));
             leaving.push((entry.slot, name.clone()));
+        }
+        for (key, pair) in self.slots.pairs() {
+            builder.local(key.local, config.dataplane.local_ports);
+            builder.pair(*key, Arc::clone(pair));
         }
         Ok(Planned { services: builder.build(), leaving })
     }
@@ -84,8 +90,28 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         }
     }
 
-    fn destinations(&mut self, server: &VirtualServer) -> Vec<Destination> {
-        server.real_servers.iter().map(|real| self.destination(server, real)).collect()
+    fn destinations(&mut self, config: &Config, server: &VirtualServer) -> Vec<Destination> {
+        let destination = |real| {
+            let locals = self.locals(config, server, real);
+            Destination { locals, ..self.destination(server, real) }
+        };
+        server.real_servers.iter().map(destination).collect()
+    }
+
+    /// The local addresses of a FULLNAT real server: those of its family.
+    fn locals(&mut self, config: &Config, service: &VirtualServer, real: &RealServer) -> Option<Arc<ServerLocals>> {
+        if real.method != ForwardingMethod::FullNat {
+            return None;
+        }
+        let addresses = service.locals.iter().map(|local| local.address);
+        let of_family = addresses.filter(|address| address.is_ipv4() == real.at.address.is_ipv4());
+        let local = |address| {
+            let key = PairKey { protocol: service.name.protocol(), server: real.at, local: address };
+            self.pairs.insert(key);
+            ServerLocal { address, pair: self.slots.pair(key) }
+        };
+        let list = of_family.map(local).collect();
+        Some(Arc::new(ServerLocals::new(config.dataplane.local_ports, list, self.slots.workers())))
     }
 
     fn destination(&mut self, server: &VirtualServer, real: &RealServer) -> Destination {
@@ -178,11 +204,15 @@ pub(super) struct Planned {
 /// Whether two tables say the same of the servers that are in the configuration, and count in the same cells.
 pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     let same_destination = |a: &Destination, b: &Destination| {
-        (a.slot, a.service, a.at, a.method, a.weight, a.local_source, a.tunnel)
-            == (b.slot, b.service, b.at, b.method, b.weight, b.local_source, b.tunnel)
+        (a.slot, a.service, a.at, a.method, a.weight, a.local_source, a.tunnel, &a.locals)
+            == (b.slot, b.service, b.at, b.method, b.weight, b.local_source, b.tunnel, &b.locals)
             && Arc::ptr_eq(&a.counts, &b.counts)
     };
-    a.iter().count() == b.iter().count()
+    let locals =
+        |of: &Services| of.locals().map(|(address, ports)| (address, ports.range())).collect::<BTreeMap<_, _>>();
+    let pairs = |of: &Services| of.pairs().map(|(key, _)| *key).collect::<BTreeSet<_>>();
+    (locals(a), pairs(a)) == (locals(b), pairs(b))
+        && a.iter().count() == b.iter().count()
         && a.iter().zip(b.iter()).all(|(a, b)| {
             (&a.name, &a.points, a.scheduler.kind(), &a.settings, a.destinations.len())
                 == (&b.name, &b.points, b.scheduler.kind(), &b.settings, b.destinations.len())
@@ -203,5 +233,6 @@ fn method(said: ForwardingMethod) -> Method {
         ForwardingMethod::Nat => Method::Nat,
         ForwardingMethod::Dr => Method::Dr,
         ForwardingMethod::Tun => Method::Tun,
+        ForwardingMethod::FullNat => Method::FullNat,
     }
 }

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey};
-use dataplane::service::{AddressFamily, DestinationCounts, DestinationSlot, Mark, Method, ServiceName, ServiceState};
+use dataplane::service::{
+    AddressFamily, DestinationCounts, DestinationSlot, LocalPair, Mark, Method, PairKey, ServiceName, ServiceState,
+};
 use serde::{Deserialize, Serialize};
 
 /// Numbers, counts and cursors of all services.
@@ -21,6 +23,14 @@ pub struct SlotDirectory {
     free: BTreeSet<DestinationSlot>,
     next: u32,
     services: BTreeMap<ServiceName, Arc<ServiceState>>,
+    pairs: BTreeMap<PairKey, PairEntry>,
+}
+
+/// What is kept of a local address and a real server.
+#[derive(Debug)]
+struct PairEntry {
+    pair: Arc<LocalPair>,
+    standing: Standing,
 }
 
 /// What names a real server: the service and its own address and port.
@@ -43,7 +53,8 @@ impl SlotEntry {
         Self { slot, counts: Arc::new(DestinationCounts::new(workers)), standing: Standing::Configured, two_way: false }
     }
 
-    /// Whether packets from it may be replies that the director has to translate.
+    /// Whether packets from it may be replies that the director has to translate. Those of FULLNAT are known by the
+    /// local address that they go to.
     pub const fn is_two_way(&self) -> bool {
         self.two_way
     }
@@ -61,7 +72,19 @@ pub enum Standing {
 impl SlotDirectory {
     /// An empty directory for a director of `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self { workers, destinations: BTreeMap::new(), free: BTreeSet::new(), next: 0, services: BTreeMap::new() }
+        Self {
+            workers,
+            destinations: BTreeMap::new(),
+            free: BTreeSet::new(),
+            next: 0,
+            services: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+        }
+    }
+
+    /// How many workers the counts are for.
+    pub const fn workers(&self) -> usize {
+        self.workers
     }
 
     /// The number and counts of a real server; new ones where it has none yet.
@@ -70,13 +93,38 @@ impl SlotDirectory {
         let entry = self.destinations.entry(name).or_insert_with(|| SlotEntry::new(lowest(free, next), workers));
         entry.standing = Standing::Configured;
         // Flows that began under NAT stay under it, whatever the method is now.
-        entry.two_way = method.is_two_way() || (entry.two_way && !entry.counts.is_idle());
+        entry.two_way = method == Method::Nat || (entry.two_way && !entry.counts.is_idle());
         (entry.slot, Arc::clone(&entry.counts))
     }
 
     /// The cursor of a service.
     pub fn service(&mut self, name: &ServiceName) -> Arc<ServiceState> {
         Arc::clone(self.services.entry(name.clone()).or_default())
+    }
+
+    /// What is counted of a local address and a real server; new counts where there are none yet.
+    pub fn pair(&mut self, key: PairKey) -> Arc<LocalPair> {
+        let new = || PairEntry { pair: Arc::new(LocalPair::new(self.workers)), standing: Standing::Configured };
+        let entry = self.pairs.entry(key).or_insert_with(new);
+        entry.standing = Standing::Configured;
+        Arc::clone(&entry.pair)
+    }
+
+    /// Lets go of every pair that is not in `wanted`, as [`SlotDirectory::retire`] does of servers.
+    pub fn retire_pairs(&mut self, wanted: &BTreeSet<PairKey>) {
+        self.pairs.retain(|key, entry| {
+            if wanted.contains(key) {
+                return true;
+            }
+            let is_over = entry.standing == Standing::Leaving && entry.pair.in_use() == 0;
+            entry.standing = Standing::Leaving;
+            !is_over
+        });
+    }
+
+    /// All pairs, removed ones with flows included.
+    pub fn pairs(&self) -> impl Iterator<Item = (&PairKey, &Arc<LocalPair>)> {
+        self.pairs.iter().map(|(key, entry)| (key, &entry.pair))
     }
 
     /// Lets go of every server that is not in `wanted` and every cursor that is not of `services`. A server without
@@ -100,7 +148,9 @@ impl SlotDirectory {
 
     /// Whether the last flow of a removed server has ended, so that another compilation would let go of it.
     pub fn is_due(&self) -> bool {
+        let is_left = |entry: &PairEntry| entry.standing == Standing::Leaving && entry.pair.in_use() == 0;
         self.destinations.values().any(|entry| entry.standing == Standing::Leaving && entry.counts.is_idle())
+            || self.pairs.values().any(is_left)
     }
 
     /// All real servers, removed ones with flows included.

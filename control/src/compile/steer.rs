@@ -31,6 +31,7 @@ pub(super) fn plan(
     }
     plan.replies = replies(&served, slots);
     plan.tunnels = config.virtual_servers.iter().flat_map(tunnels).collect();
+    plan.locals = slots.pairs().map(|(pair, _)| (pair.local, config.dataplane.local_ports)).collect();
     plan.own = local.addresses.iter().filter(|address| !vips.contains(**address)).copied().collect();
     (plan, served)
 }

@@ -72,6 +72,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         tunnel_sources: Vec::new(),
         mss_clamp: MssClamp::Off,
         syn_proxy: None,
+        locals: Vec::new(),
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }

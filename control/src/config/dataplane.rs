@@ -3,6 +3,7 @@
 //! Unlike keepalived's statements, those here may share a line: `interface eth0 { queues 2 mode native }`.
 
 use dataplane::ident::{CoreIndex, MAX_WORKERS};
+use dataplane::service::LocalPorts;
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -123,6 +124,7 @@ fn general(lower: &mut Lower<'_>, statement: &Statement, config: &mut DataplaneC
                 config.extensions = number.and_then(|number| u32::try_from(number).ok());
             }
             "sloppy_tcp" => config.sloppy_tcp = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w)),
+            "local_ports" => config.local_ports = local_ports(lower, word, &mut settings).unwrap_or_default(),
             "kernel_port" => config.kernel_port = kernel_port(lower, word, &mut settings),
             _ => return unknown(lower, word, "`dataplane`"),
         }
@@ -165,6 +167,18 @@ fn workers(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> O
         }
     }
     Some(Workers { count, cores })
+}
+
+/// `LOWEST-HIGHEST`.
+fn local_ports(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> Option<LocalPorts> {
+    let value = settings.value(lower, word, "a range of ports such as 5000-65535")?;
+    let ends = value.text.split_once('-').and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+    let ports = ends.and_then(|(low, high)| LocalPorts::new(low, high));
+    if ports.is_none() {
+        let message = format!("`{}` is no range of ports", shown(&value.text));
+        lower.error(value.span, message, "expected the lowest and the highest, 1 to 65535: 5000-65535");
+    }
+    ports
 }
 
 fn kernel_port(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> Option<KernelPort> {

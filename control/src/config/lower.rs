@@ -33,6 +33,9 @@ impl Lower<'_> {
         }
         let groups = virtual_server_group::lower(self, named("virtual_server_group"));
         let mut servers = VirtualServers::new(groups);
+        for block in named("local_address_group") {
+            servers.local_groups.lower(self, block);
+        }
         for block in named("virtual_server") {
             servers.lower(self, block);
         }

@@ -14,6 +14,7 @@ mod include;
 mod keywords;
 mod lexer;
 mod line;
+mod local_addresses;
 mod lower;
 mod match_points;
 mod method;
@@ -40,8 +41,8 @@ use preprocess::Preprocessor;
 pub use diagnostics::{Diagnostic, Diagnostics, Location, MOST_SHOWN, Severity};
 pub use model::{
     AddressFlags, Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, GlobalDefs,
-    Idle, InterfaceConfig, KernelPort, Queues, RealServer, StaticAddress, TimeoutOverrides, VirtualServer, Workers,
-    XdpMode,
+    Idle, InterfaceConfig, KernelPort, LocalAddress, Queues, RealServer, StaticAddress, TimeoutOverrides,
+    VirtualServer, Workers, XdpMode,
 };
 pub use source::{FileId, Place, SourceFile, SourceMap, Span};
 

@@ -8,8 +8,7 @@ use std::time::Duration;
 use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
-use dataplane::service::{Encapsulation, MssClamp};
-use dataplane::service::{MatchPoint, ServiceName};
+use dataplane::service::{Encapsulation, LocalPorts, MatchPoint, MssClamp, ServiceName};
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
@@ -102,9 +101,22 @@ pub struct VirtualServer {
     pub mss_clamp: MssClamp,
     /// `syn_proxy`: clients are answered by cookies before a server is asked. Only with TCP, NAT and FULLNAT.
     pub syn_proxy: Option<SynProxy>,
+    /// `laddr_group_name`: the addresses that FULLNAT connections come from, each once, in the order of the file.
+    pub locals: Vec<LocalAddress>,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.
+    pub place: Place,
+}
+
+/// An address of a `local_address_group`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address.
+    pub address: std::net::IpAddr,
+    /// The interface that it belongs to; `None`: the one whose network has it, else the one that leads to the servers.
+    pub dev: Option<String>,
+    /// Where its line stands.
     pub place: Place,
 }
 
@@ -134,6 +146,8 @@ pub enum ForwardingMethod {
     Dr,
     /// Wrap in an outer packet; the server answers the client itself.
     Tun,
+    /// Rewrite both ends; replies pass the director, wherever the servers are.
+    FullNat,
 }
 
 /// The block `dataplane`.
@@ -151,6 +165,8 @@ pub struct DataplaneConfig {
     pub extensions: Option<u32>,
     /// `sloppy_tcp`: a TCP segment other than SYN may open a flow.
     pub sloppy_tcp: bool,
+    /// `local_ports`: the ports that FULLNAT connections come from.
+    pub local_ports: LocalPorts,
     /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
     pub timeouts: TimeoutOverrides,
     /// The `interface` blocks, no name twice. Empty: derived from VIPs and the routes to real servers.
@@ -181,6 +197,7 @@ impl Default for DataplaneConfig {
             connections6: Self::CONNECTIONS / 4,
             extensions: None,
             sloppy_tcp: false,
+            local_ports: LocalPorts::default(),
             timeouts: TimeoutOverrides::default(),
             interfaces: Vec::new(),
             kernel_port: Some(KernelPort::default()),

@@ -108,8 +108,8 @@ fn port(lower: &mut Lower<'_>, block: &Statement, server: &RealServer, service: 
     let Some(word) = block.arguments().get(1) else { return service.port };
     let own = server.at.port;
     match server.method {
-        ForwardingMethod::Nat if own.is_any() => service.port,
-        ForwardingMethod::Nat => own,
+        ForwardingMethod::Nat | ForwardingMethod::FullNat if own.is_any() => service.port,
+        ForwardingMethod::Nat | ForwardingMethod::FullNat => own,
         ForwardingMethod::Dr | ForwardingMethod::Tun => {
             if own != service.port {
                 lower.report.push(

@@ -12,6 +12,7 @@ use super::block::Statement;
 use super::diagnostics::Diagnostic;
 use super::heading::{self, Heading};
 use super::lexer::Word;
+use super::local_addresses::LocalGroups;
 use super::lower::{Lower, shown};
 use super::match_points::MatchPoints;
 use super::method;
@@ -29,6 +30,8 @@ pub(super) struct VirtualServers {
     servers: Vec<VirtualServer>,
     groups: Groups,
     seen: MatchPoints,
+    /// The groups of local addresses that they may name.
+    pub(super) local_groups: LocalGroups,
 }
 
 /// What the statements of a block say, before defaults.
@@ -94,6 +97,7 @@ impl VirtualServers {
             syn_proxy::check(lower, statement, name.protocol(), &real_servers);
         }
         let scheduler = settings.scheduling.kind();
+        let locals = self.local_groups.of(lower, block, &points, &real_servers);
         self.servers.push(VirtualServer {
             name,
             points,
@@ -103,6 +107,7 @@ impl VirtualServers {
             tunnel_sources: settings.tunnel_sources,
             mss_clamp: settings.mss_clamp,
             syn_proxy: settings.syn_proxy,
+            locals,
             real_servers,
             place: lower.place(block.head()),
         });
@@ -200,10 +205,6 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
             "syn_proxy" => settings.syn_proxy = Some(syn_proxy::lower(lower, statement)),
-            "laddr_group_name" => {
-                let message = format!("`{}` is not supported yet", keyword.name);
-                lower.error(statement.head(), message, "of the Alibaba fork; comes in a later version");
-            }
             _ => {}
         }
     }

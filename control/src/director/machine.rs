@@ -1,6 +1,7 @@
 //! What the director watches of the machine and changes on it; each change stands in the journal before it is made.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 
 use super::journal::{ChangedQueues, Journal, JournalError, KernelPair};
 use crate::compile::kernel_port::{DATAPLANE_END, KERNEL_END, needs_loopback};
-use crate::compile::{CompileError, PortPlan, PortRole, static_link};
+use crate::compile::{CompileError, PortPlan, PortRole, local_addresses, static_link};
 use crate::config::{Config, StaticAddress};
 use crate::kernel::{
     self, AddedAddress, Addresses, KernelError, KernelPortError, Loopback, Neighbours, Netlink, Outcome, Watcher,
@@ -137,6 +138,14 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// All addresses that the director is to have: the static ones and those of FULLNAT.
+    pub fn wanted_addresses(&self, config: &Config) -> Result<Vec<StaticAddress>, MachineError> {
+        let added: BTreeSet<IpAddr> = self.addresses.added().iter().map(|added| added.address.addr()).collect();
+        let kernel = kernel::local_port_range();
+        let locals = local_addresses(config, &self.topology(), &added, kernel.as_ref()).map_err(CompileError::from)?;
+        Ok(config.static_addresses.iter().cloned().chain(locals).collect())
     }
 
     /// Adds the addresses that are not there, takes away those of ours that are not among them, and waits until the

@@ -2,10 +2,14 @@
 //!
 //! At most one line in ten seconds, so that a flood does not become one of the log.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use dataplane::counters::Drop;
+use dataplane::service::Services;
 use dataplane::worker::Shared;
+
+use crate::compile::short_pairs;
 
 /// The shortest time between two lines.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -22,6 +26,9 @@ struct Refusals {
 pub(super) struct Watch {
     full: Refusals,
     extensions: Refusals,
+    portless: Refusals,
+    /// Pairs of a local address and a server that are known to be short of ports.
+    short: BTreeSet<String>,
 }
 
 impl Watch {
@@ -42,6 +49,22 @@ impl Watch {
                  room for {ipv4} such IPv4 and {ipv6} IPv6 flows); raise `extensions` in the dataplane block"
             );
         }
+        if let Some(new) = self.portless.news(refused(Drop::NoLocalPort), Instant::now()) {
+            tracing::warn!(
+                "FULLNAT has no local port left: {new} packets that would have opened a flow were dropped; add addresses \
+                 to the `local_address_group`"
+            );
+        }
+        self.tell_of_shortage(&shared.snapshot.load().services);
+    }
+
+    /// Says where few local ports are left, once each time that it comes to that.
+    fn tell_of_shortage(&mut self, services: &Services) {
+        let short = short_pairs(services);
+        for said in short.iter().filter(|(name, _)| !self.short.contains(*name)).map(|(_, said)| said) {
+            tracing::warn!("{said}");
+        }
+        self.short = short.into_keys().collect();
     }
 }
 

@@ -160,6 +160,7 @@ fn destination_view(server: &Destination, compiled: &Compiled) -> view::Destinat
         Method::Nat => "nat",
         Method::Dr => "dr",
         Method::Tun => "tun",
+        Method::FullNat => "fullnat",
     };
     view::Destination {
         address: server.at.address,

@@ -174,11 +174,12 @@ impl Director {
         let config = effective(&new, &self.parts.plan);
         // A first compilation finds what is wrong before anything is changed.
         self.compile(&config, &topology).map_err(|error| vec![error])?;
-        let added = match self.parts.machine.set_addresses(&new.static_addresses).await {
+        let wanted = self.parts.machine.wanted_addresses(&new).map_err(|error| one(&error))?;
+        let added = match self.parts.machine.set_addresses(&wanted).await {
             Ok(added) => added,
             Err(error) => {
                 let mut said = one(&error);
-                let before = self.config.static_addresses.clone();
+                let before = self.parts.machine.wanted_addresses(&self.config).unwrap_or_default();
                 said.extend(self.parts.machine.set_addresses(&before).await.err().map(|error| chain(&error)));
                 return Err(said);
             }
@@ -240,6 +241,7 @@ impl Director {
 
     fn status(&self) -> Status {
         let stalled = self.stalled.iter().map(|worker| format!("worker {} is stalled", worker.0));
+        let scarce = compile::short_pairs(&self.parts.compiled.snapshot.services).into_values();
         report::status(Parts {
             started: self.started,
             guard_pid: self.line.guard_pid(),
@@ -253,7 +255,7 @@ impl Director {
             workers: &self.parts.workers,
             steer: &self.parts.steer,
             modes: &self.parts.modes,
-            findings: self.compile_error.iter().cloned().chain(stalled).collect(),
+            findings: self.compile_error.iter().cloned().chain(stalled).chain(scarce).collect(),
         })
     }
 }

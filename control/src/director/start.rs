@@ -89,7 +89,8 @@ pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -
     let networks = compile::derive_ports(config, &machine.topology())?;
     let claims = Claims::make(config, &networks).await?;
     let (plan, ports) = prepare(config, &mut machine, networks).await?;
-    let new_addresses = machine.set_addresses(&config.static_addresses).await?;
+    let wanted = machine.wanted_addresses(config)?;
+    let new_addresses = machine.set_addresses(&wanted).await?;
     machine.journal.record(|e| e.flow_dir = Some(state.flow_dir()))?;
     let Flows { v4, v6, mut slots } = open_flows(state, config, &plan).await?;
     let config = effective(config, &plan);
@@ -178,7 +179,7 @@ fn limits(compiled: &Compiled) -> SteerLimits {
     SteerLimits {
         services: room(compiled.steer.services.len(), default.services / 2),
         replies: room(compiled.steer.replies.len(), default.replies / 8),
-        own: room(compiled.steer.own.len() + compiled.steer.macs.len(), default.own),
+        own: room(compiled.steer.own.len() + compiled.steer.macs.len() + compiled.steer.locals.len(), default.own),
         sockets: compiled.ports.iter().map(|port| port.queues).sum(),
     }
 }

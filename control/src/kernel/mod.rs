@@ -22,6 +22,7 @@ pub use addresses::{AddedAddress, Addresses, Outcome};
 pub use announce::announce;
 pub use links::{keep_vlan_tags, set_queues, strip_vlan_tags};
 pub use neighbours::Neighbours;
+pub use sysctl::local_port_range;
 pub use veth::{KernelPortError, Loopback, create_kernel_port, remove_kernel_port, set_loopback};
 pub use watch::Watcher;
 

@@ -1,5 +1,6 @@
 //! Kernel parameters under `/proc/sys`, of the current network namespace.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::KernelError;
@@ -17,6 +18,16 @@ pub(super) fn set(key: &str, value: &str) -> Result<(), KernelError> {
 /// Reads one; `None` where the kernel has none of this name.
 pub(super) fn get(key: &str) -> Option<String> {
     Some(std::fs::read_to_string(path(key)).ok()?.trim().to_owned())
+}
+
+/// The ports that the kernel gives to connections of this machine's own (`ip_local_port_range`), both families'.
+pub fn local_port_range() -> Option<RangeInclusive<u16>> {
+    let text = get("net/ipv4/ip_local_port_range")?;
+    let mut ends = text.split_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => Some(low..=high),
+        _ => None,
+    }
 }
 
 fn path(key: &str) -> PathBuf {

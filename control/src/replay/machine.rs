@@ -1,12 +1,13 @@
 //! The machine of a replay: the topology as given, with what the director itself would add to it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
 use crate::compile::kernel_port::{
     DATAPLANE_END, DATAPLANE_MAC, KERNEL_END, KERNEL_MAC, KERNEL_V4, KERNEL_V6, PREFIX_V4, PREFIX_V6,
 };
-use crate::compile::static_link;
+use crate::compile::{CompileError, local_addresses, static_link};
 use crate::config::Config;
 use crate::topology::{Topology, batch};
 
@@ -23,6 +24,10 @@ pub(super) fn describe(path: &Path, mut text: String, config: &Config) -> Result
         if !given.has_address(address.address.addr()) {
             line(&mut text, format_args!("addr add {} dev {}", address.address, given.name(link)));
         }
+    }
+    let locals = local_addresses(config, &given, &BTreeSet::new(), None).map_err(CompileError::from)?;
+    for local in &locals {
+        line(&mut text, format_args!("addr add {} dev {}", local.address, local.dev));
     }
     if config.dataplane.kernel_port.is_some() && given.link_named(DATAPLANE_END).is_none() {
         line(&mut text, format_args!("link add {DATAPLANE_END} address {DATAPLANE_MAC} type veth"));

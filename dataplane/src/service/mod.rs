@@ -4,6 +4,7 @@
 //! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
 
 mod counts;
+mod locals;
 mod mss_clamp;
 mod name;
 mod points;
@@ -12,6 +13,7 @@ mod table;
 mod tunnel;
 
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
+pub use locals::{Local, LocalPair, LocalPorts, PairKey, ServerLocals};
 pub use mss_clamp::MssClamp;
 pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};
 pub use settings::ServiceSettings;
@@ -45,12 +47,14 @@ pub enum Method {
     Dr,
     /// An outer header goes in front, of either family over either: IP in IP, GRE or GUE ("Tunnel").
     Tun,
+    /// As NAT, and the source becomes a local address of the director's, so that servers anywhere answer to it.
+    FullNat,
 }
 
 impl Method {
     /// Whether the director sees the replies.
     pub const fn is_two_way(self) -> bool {
-        matches!(self, Self::Nat)
+        matches!(self, Self::Nat | Self::FullNat)
     }
 }
 
@@ -71,6 +75,8 @@ pub struct Destination {
     pub local_source: Option<IpAddr>,
     /// For TUN: the form of its tunnel.
     pub tunnel: Tunnel,
+    /// For FULLNAT: the addresses that its connections come from.
+    pub locals: Option<Arc<ServerLocals>>,
     /// Connections, kept over swaps.
     pub counts: Arc<DestinationCounts>,
 }
@@ -84,7 +90,17 @@ impl Destination {
         weight: Weight,
         counts: Arc<DestinationCounts>,
     ) -> Self {
-        Self { slot, service: ServiceIndex(0), at, method, weight, local_source: None, tunnel: Tunnel::IPIP, counts }
+        Self {
+            slot,
+            service: ServiceIndex(0),
+            at,
+            method,
+            weight,
+            local_source: None,
+            tunnel: Tunnel::IPIP,
+            locals: None,
+            counts,
+        }
     }
 
     /// The most bytes that go in front of each packet to it.

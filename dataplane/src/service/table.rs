@@ -1,12 +1,13 @@
 //! The table of services and their destinations, each found by what a packet or a flow says.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::points::Points;
 use super::{
-    AddressFamily, Destination, DestinationCounts, DestinationSlot, Mark, MatchPoint, Service, ServiceIndex,
-    ServiceName, ServiceSettings, ServiceState,
+    AddressFamily, Destination, DestinationCounts, DestinationSlot, LocalPair, LocalPorts, Mark, MatchPoint, PairKey,
+    Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
 };
 use crate::ident::{Endpoint, Protocol};
 use crate::sched::{Scheduler, SchedulerKind};
@@ -20,6 +21,8 @@ pub struct Services {
     by_slot: Vec<Option<(ServiceIndex, u32)>>,
     // Removed destinations that flows still refer to.
     removed: HashMap<DestinationSlot, Arc<DestinationCounts>, foldhash::quality::RandomState>,
+    locals: HashMap<IpAddr, LocalPorts, foldhash::quality::RandomState>,
+    pairs: HashMap<PairKey, Arc<LocalPair>, foldhash::quality::RandomState>,
 }
 
 impl Services {
@@ -50,6 +53,26 @@ impl Services {
     pub fn destination(&self, slot: DestinationSlot) -> Option<&Destination> {
         let (service, at) = (*self.by_slot.get(slot.0 as usize)?)?;
         self.services.get(service.0 as usize)?.destinations.get(at as usize)
+    }
+
+    /// Whether an address and port are FULLNAT's own: nothing but replies of real servers comes there.
+    pub fn is_local(&self, at: Endpoint) -> bool {
+        self.locals.get(&at.address).is_some_and(|ports| ports.contains(at.port.host()))
+    }
+
+    /// What is counted of a pair of a local address and a real server: also of one that was removed.
+    pub fn pair(&self, key: &PairKey) -> Option<&LocalPair> {
+        self.pairs.get(key).map(|pair| &**pair)
+    }
+
+    /// All pairs, in no order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&PairKey, &LocalPair)> {
+        self.pairs.iter().map(|(key, pair)| (key, &**pair))
+    }
+
+    /// The local addresses with their ports, in no order.
+    pub fn locals(&self) -> impl Iterator<Item = (IpAddr, LocalPorts)> {
+        self.locals.iter().map(|(address, ports)| (*address, *ports))
     }
 
     /// The counts that a flow of `slot` stands in: also of a destination that was removed.
@@ -138,6 +161,16 @@ impl ServicesBuilder {
     /// Keeps the counts of a removed destination, to which flows still refer.
     pub fn keep(&mut self, slot: DestinationSlot, counts: Arc<DestinationCounts>) {
         self.services.removed.insert(slot, counts);
+    }
+
+    /// Makes an address and its ports FULLNAT's.
+    pub fn local(&mut self, address: IpAddr, ports: LocalPorts) {
+        self.services.locals.insert(address, ports);
+    }
+
+    /// Makes known what is counted of a pair, which flows may refer to.
+    pub fn pair(&mut self, key: PairKey, pair: Arc<LocalPair>) {
+        self.services.pairs.insert(key, pair);
     }
 
     /// The finished table.

@@ -23,7 +23,7 @@ pub struct SteerLimits {
     pub services: u32,
     /// NAT real servers.
     pub replies: u32,
-    /// The director's own addresses, and MACs.
+    /// The director's own addresses, those of FULLNAT, and MACs.
     pub own: u32,
     /// Sockets: one more than the largest XSKMAP index.
     pub sockets: u32,
@@ -38,7 +38,7 @@ impl Default for SteerLimits {
 impl SteerLimits {
     const fn of(&self, table: Table) -> u32 {
         match table {
-            Table::Own | Table::Macs => self.own,
+            Table::Own | Table::Macs | Table::Locals => self.own,
             Table::Services | Table::Addresses | Table::FragmentDestinations | Table::Prefixes => self.services,
             Table::Replies | Table::ReplySources | Table::FragmentSources | Table::Tunnels => self.replies,
         }

@@ -159,6 +159,9 @@ fn steer_transport(plan: &SteerPlan, packet: &Packet<'_>) -> Verdict {
     if is_service(plan, packet, packet.destination, packet.destination_port) {
         return if packet.piece == Piece::LaterFragment { Verdict::HitFragment } else { Verdict::HitService };
     }
+    if is_local(plan, packet, packet.destination, packet.destination_port) {
+        return if packet.piece == Piece::LaterFragment { Verdict::HitFragment } else { Verdict::HitReply };
+    }
     if !has(&plan.replies, packet, packet.source, packet.source_port) {
         return Verdict::PassedMiss;
     }
@@ -187,7 +190,9 @@ fn steer_icmp(plan: &SteerPlan, packet: &Packet<'_>, kind: u16) -> Verdict {
     if Protocol::from_number(about.protocol).is_none() {
         return Verdict::PassedMiss;
     }
-    if is_service(plan, &about, about.source, about.source_port) {
+    if is_service(plan, &about, about.source, about.source_port)
+        || is_local(plan, &about, about.source, about.source_port)
+    {
         return Verdict::HitIcmpError;
     }
     if !has(&plan.replies, &about, about.destination, about.destination_port) {
@@ -223,6 +228,12 @@ fn has(keys: &std::collections::BTreeSet<ServiceKey>, packet: &Packet<'_>, addre
     keys.contains(&key(port)) || keys.contains(&key(NetPort::ANY))
 }
 
+/// Whether an address and port are FULLNAT's own. A later fragment has no port: its address suffices.
+fn is_local(plan: &SteerPlan, packet: &Packet<'_>, address: IpAddr, port: NetPort) -> bool {
+    let ports = plan.locals.get(&address);
+    ports.is_some_and(|ports| packet.piece == Piece::LaterFragment || ports.contains(port.host()))
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
 }
@@ -238,6 +249,7 @@ fn v6(packet: &[u8], at: usize) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::LocalPorts;
     use etherparse::{EtherType, PacketBuilder};
     use proptest::prelude::*;
 
@@ -245,6 +257,7 @@ mod tests {
     const VIP: [u8; 4] = [192, 0, 2, 1];
     const SERVER: [u8; 4] = [10, 1, 0, 10];
     const CLIENT: [u8; 4] = [203, 0, 113, 5];
+    const LOCAL: [u8; 4] = [10, 1, 0, 200];
 
     fn key(address: [u8; 4], port: u16) -> ServiceKey {
         ServiceKey { protocol: Protocol::Tcp, at: Endpoint { address: address.into(), port: NetPort::new(port) } }
@@ -255,7 +268,8 @@ mod tests {
             macs: [MacAddr(US)].into(),
             services: [key(VIP, 80)].into(),
             replies: [key(SERVER, 8080)].into(),
-            own: [IpAddr::from([10, 1, 0, 1])].into(),
+            own: [IpAddr::from([10, 1, 0, 1]), IpAddr::from(LOCAL)].into(),
+            locals: [(IpAddr::from(LOCAL), LocalPorts::new(5000, 5999).unwrap())].into(),
             tunnels: [(47, 0), (17, 6080)].map(|(protocol, port)| tunnel_end(protocol, port)).into(),
             ..SteerPlan::default()
         }
@@ -280,6 +294,15 @@ mod tests {
         assert_eq!(of(&tcp((SERVER, 8080), (CLIENT, 1))), Verdict::HitReply);
         assert_eq!(of(&tcp((SERVER, 8080), ([10, 1, 0, 1], 1))), Verdict::PassedOwn);
         assert_eq!(of(&tcp((SERVER, 22), (CLIENT, 1))), Verdict::PassedMiss);
+        for (port, verdict) in [
+            (4999, Verdict::PassedOwn),
+            (5000, Verdict::HitReply),
+            (5999, Verdict::HitReply),
+            (6000, Verdict::PassedOwn),
+        ] {
+            assert_eq!(of(&tcp((SERVER, 8080), (LOCAL, port))), verdict, "{port}");
+        }
+        assert_eq!(of(&tcp((CLIENT, 1), (LOCAL, 22))), Verdict::PassedMiss);
         let mut other = tcp((CLIENT, 1), (VIP, 80));
         other[5] = 9;
         assert_eq!(of(&other), Verdict::PassedNotOurs);
@@ -324,6 +347,8 @@ mod tests {
         assert_eq!(error(tcp((VIP, 80), (CLIENT, 1)), VIP), Verdict::HitIcmpError);
         assert_eq!(error(tcp((CLIENT, 1), (SERVER, 8080)), CLIENT), Verdict::HitIcmpError);
         assert_eq!(error(tcp(([10, 1, 0, 1], 1), (SERVER, 8080)), [10, 1, 0, 1]), Verdict::PassedOwn);
+        assert_eq!(error(tcp((LOCAL, 5001), (SERVER, 80)), LOCAL), Verdict::HitIcmpError);
+        assert_eq!(error(tcp((LOCAL, 22), (SERVER, 80)), LOCAL), Verdict::PassedMiss);
         assert_eq!(error(tcp((VIP, 80), (CLIENT, 1)), CLIENT), Verdict::PassedMiss);
         let outer = |protocol: u8, port: u16| {
             let mut frame = tcp(([10, 1, 0, 1], 50_000), (SERVER, port));

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::ident::{MacAddr, NetPort, Protocol, ServiceKey};
+use crate::service::LocalPorts;
 
 /// What the steering program should catch, for all ports of the director.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct SteerPlan {
     pub own: BTreeSet<IpAddr>,
     /// Interfaces, by index, whose frames of services are dropped: members of a bond that wait.
     pub standby: BTreeSet<u32>,
+    /// Local addresses of FULLNAT: what comes to their ports, of any transport, are replies.
+    pub locals: BTreeMap<IpAddr, LocalPorts>,
 }
 
 /// Addresses of one prefix, for one transport and a span of ports.
@@ -65,11 +68,12 @@ pub(super) enum Table {
     FragmentSources,
     Tunnels,
     Prefixes,
+    Locals,
 }
 
 impl Table {
     /// All of them, in the order in which entries are added: `Own` before what it is an exception to.
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Own,
         Self::Macs,
         Self::Services,
@@ -80,6 +84,7 @@ impl Table {
         Self::FragmentSources,
         Self::Tunnels,
         Self::Prefixes,
+        Self::Locals,
     ];
 
     /// The map's name in the program.
@@ -95,6 +100,7 @@ impl Table {
             Self::FragmentSources => "fragment_sources",
             Self::Tunnels => "tunnels",
             Self::Prefixes => "prefixes",
+            Self::Locals => "locals",
         }
     }
 
@@ -132,6 +138,10 @@ impl SteerPlan {
         }
         for address in &self.own {
             contents.insert((Table::Own, address_key(*address)), 1);
+        }
+        for (address, ports) in &self.locals {
+            let (low, high) = ports.range().into_inner();
+            contents.insert((Table::Locals, address_key(*address)), u32::from(low) << 16 | u32::from(high));
         }
         let services = (Table::Services, Table::Addresses, Table::FragmentDestinations);
         let replies = (Table::Replies, Table::ReplySources, Table::FragmentSources);
@@ -277,6 +287,14 @@ mod tests {
         assert_eq!(of(&contents, Table::Own).len(), 1);
         assert_eq!(of(&contents, Table::Macs)[0].0[..8], [2, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(contents.len(), 5);
+    }
+
+    #[test]
+    fn local_addresses_have_a_range_of_ports() {
+        let locals = [("10.0.0.9".parse().unwrap(), LocalPorts::new(5000, 0xffff).unwrap())].into();
+        let contents = SteerPlan { locals, ..SteerPlan::default() }.contents();
+        assert_eq!(of(&contents, Table::Locals).iter().map(|(_, ports)| *ports).collect::<Vec<_>>(), [0x1388_ffff]);
+        assert_eq!(contents.len(), 1);
     }
 
     #[test]

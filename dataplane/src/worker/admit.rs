@@ -6,7 +6,7 @@ use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, reply, syn_proxy};
+use super::{Context, Hands, fullnat, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewExtension, NewFlow, flag};
@@ -52,7 +52,11 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
 ) -> Option<Keyed<'h, F>> {
     let at = Endpoint { address: keyed.key.destination.into(), port: keyed.key.destination_port };
     let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
-        egress::to_kernel(context, hands, keyed.packet);
+        if context.snapshot.services.is_local(at) {
+            fullnat::stray(context, hands, keyed);
+        } else {
+            egress::to_kernel(context, hands, keyed.packet);
+        }
         return None;
     };
     if let Some(proxy) = &service.settings.syn_proxy
@@ -121,7 +125,7 @@ pub(super) fn open<'s, F: Path, P: Ports>(
             return Ok(opened);
         }
     }
-    Err(Drop::ReverseTaken)
+    Err(if picked.method == Method::FullNat { Drop::NoLocalPort } else { Drop::ReverseTaken })
 }
 
 /// The server that the service's scheduler has for a packet.
@@ -165,7 +169,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
     beginning: &Beginning,
 ) -> Result<Option<Opened<'s>>, Drop> {
     let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
-    let tries = if is_local && destination.method == Method::Nat { PORT_TRIES } else { 1 };
+    let tries = if is_local && destination.method.is_two_way() { PORT_TRIES } else { 1 };
     let new = NewFlow {
         forward: *keyed.key,
         reverse: None,
@@ -178,6 +182,9 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         return_hop: way_back(context, keyed),
         extension: beginning.extension,
     };
+    if destination.method == Method::FullNat && !is_local {
+        return fullnat::insert(context, hands, destination, &new);
+    }
     for attempt in 0..tries {
         let reverse = reverse_key::<F>(keyed.key, destination, is_local, attempt)?;
         let new = NewFlow { reverse, ..new };

@@ -8,7 +8,7 @@ use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
 use super::tunnel;
-use super::{Context, Hands, Packet, clamp, extended, fragment, reply, syn_proxy};
+use super::{Context, Hands, Packet, clamp, extended, fragment, fullnat, reply, syn_proxy};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -150,8 +150,8 @@ fn deliver<F: Path, P: Ports>(
         (Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
         (None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
         (None, Method::Tun) => tunnel::to_server(context, hands, packet, entry, destination, vip),
-        // The server of a one-way flow now wants NAT, for which the flow has no key.
-        (None, Method::Nat) => hands.discard(context, packet.frame, Drop::DestinationGone),
+        // The server of a one-way flow now wants NAT or FULLNAT, for which the flow has no key.
+        (None, Method::Nat | Method::FullNat) => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
 }
 
@@ -166,6 +166,7 @@ pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>,
     if let Some(counts) = context.snapshot.services.counts(DestinationSlot(entry.destination())) {
         counts.end(path::activity(entry));
     }
+    fullnat::release(&context.snapshot.services, entry);
     let is_late = entry.deadline().reached(context.now);
     context.counters.event(if is_late { Event::FlowExpired } else { Event::FlowReused }).add(1);
 }
@@ -282,7 +283,7 @@ fn to_client<F: Path, P: Ports>(
     let hop = way_to_client(context, entry, there.source.into());
     let to = path::addressed(&path::reversed(there));
     let learnt = || entry.client_mac().map(|(mac, port)| Learnt { mac, port });
-    let (vip, client) = (|| there.destination.into(), || there.source.into());
+    let (vip, client) = (|| fullnat::speaker(entry, there), || there.source.into());
     translate::<F, P>(context, hands, packet, hop, &to, (vip, client), learnt);
 }
 

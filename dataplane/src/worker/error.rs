@@ -103,7 +103,9 @@ fn to_server<F: Path, P: Ports>(
     let inner = path::addressed(back);
     let frame = hands.ports.bytes_mut(&mut packet.frame);
     let (sender, _) = F::addresses(packet.headers, frame);
-    F::translate(frame, packet.headers, embedded, (sender, back.source), &inner);
+    // The server knows a client of FULLNAT by the local address.
+    let speaker = if sender.into() == embedded.destination { back.destination } else { sender };
+    F::translate(frame, packet.headers, embedded, (speaker, back.source), &inner);
     if ttl::decrement(frame, packet.headers).is_err() {
         return hands.discard(context, packet.frame, Drop::TtlExceeded);
     }

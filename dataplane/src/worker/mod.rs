@@ -11,6 +11,7 @@ mod egress;
 mod error;
 mod extended;
 mod fragment;
+mod fullnat;
 mod held;
 mod idle;
 mod limiter;
@@ -100,14 +101,21 @@ impl Shared {
     /// Counts every live flow into its destination's active and inactive connections: once, before workers start,
     /// when the tables were reopened.
     pub fn recount(&self) {
-        let services = &self.snapshot.load().services;
+        let snapshot = self.snapshot.load();
+        let services = &snapshot.services;
         let count = |slot: u32, state: Activity| {
             if let Some(counts) = services.counts(DestinationSlot(slot)) {
                 counts.begin(state);
             }
         };
-        self.flows4.for_each(|entry| count(entry.destination(), path::activity(entry)));
-        self.flows6.for_each(|entry| count(entry.destination(), path::activity(entry)));
+        self.flows4.for_each(|entry| {
+            count(entry.destination(), path::activity(entry));
+            fullnat::recount(services, entry);
+        });
+        self.flows6.for_each(|entry| {
+            count(entry.destination(), path::activity(entry));
+            fullnat::recount(services, entry);
+        });
     }
 }
 
@@ -268,9 +276,11 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
             .add(1);
     };
     shared.flows4.sweep(&mut hands.flows4, context.now, budget, |entry, why| {
+        fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
     shared.flows6.sweep(&mut hands.flows6, context.now, budget, |entry, why| {
+        fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
     shared.flows4.quiesce(&mut hands.flows4);

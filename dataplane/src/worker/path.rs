@@ -21,10 +21,12 @@ pub(super) trait Path: Family {
     fn part<P>(hands: &mut Hands<P>) -> &mut FlowWorker<Self>;
     /// The addresses of a packet of this family: source, destination.
     fn addresses(headers: &Headers, frame: &[u8]) -> (Self::Addr, Self::Addr);
-    /// The address, if it is of this family.
+    /// The address in keys of this family: those of IPv6 also hold IPv4 addresses, mapped (RFC 4291 section 2.5.5.2).
     fn address(of: IpAddr) -> Option<Self::Addr>;
     /// What one sender may have addresses in: an IPv4 address, the /64 of an IPv6 address.
     fn network(of: Self::Addr) -> u64;
+    /// The address of a key: of IPv4 where it is a mapped one.
+    fn ip(of: Self::Addr) -> IpAddr;
     /// Translates an ICMP error: see [`icmp_translate`].
     fn translate(
         frame: &mut [u8],
@@ -68,6 +70,11 @@ impl Path for V4 {
 
     fn network(of: Ipv4Addr) -> u64 {
         u64::from(of.to_bits())
+    }
+
+    #[inline]
+    fn ip(of: Ipv4Addr) -> IpAddr {
+        of.into()
     }
 
     #[inline]
@@ -116,13 +123,18 @@ impl Path for V6 {
 
     fn address(of: IpAddr) -> Option<Ipv6Addr> {
         match of {
-            IpAddr::V4(_) => None,
+            IpAddr::V4(address) => Some(address.to_ipv6_mapped()),
             IpAddr::V6(address) => Some(address),
         }
     }
 
     fn network(of: Ipv6Addr) -> u64 {
         (of.to_bits() >> 64) as u64
+    }
+
+    #[inline]
+    fn ip(of: Ipv6Addr) -> IpAddr {
+        IpAddr::V6(of).to_canonical()
     }
 
     #[inline]

@@ -5,8 +5,9 @@
 
 pub mod packet;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -17,7 +18,8 @@ use dataplane::next_hop::{Egress, Exit, Hop, Link, NextHops, NextHopsBuilder};
 use dataplane::port::{ChecksumMode, MemoryPorts};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    Destination, DestinationCounts, DestinationSlot, Method, ServiceSettings, ServiceSpec, ServicesBuilder, Tunnel,
+    Destination, DestinationCounts, DestinationSlot, Local, LocalPair, LocalPorts, Method, PairKey, ServerLocals,
+    ServiceSettings, ServiceSpec, ServicesBuilder, Tunnel,
 };
 use dataplane::snapshot::{KernelPort, Policy, PortSettings, Snapshot};
 use dataplane::worker::{Board, Shared, Worker};
@@ -64,6 +66,10 @@ pub struct Setup {
     pub generation: u16,
     pub router: [u8; 6],
     pub tunnel_to: Option<&'static str>,
+    /// Local addresses of FULLNAT, of both families, with their ports.
+    pub locals: Vec<&'static str>,
+    pub local_ports: LocalPorts,
+    pub pairs: Mutex<BTreeMap<PairKey, Arc<LocalPair>>>,
     pub capacity: u32,
 }
 
@@ -83,6 +89,9 @@ impl Setup {
             generation: 1,
             router: ROUTER_MAC,
             tunnel_to: None,
+            locals: vec!["10.2.0.201", "fd02::201"],
+            local_ports: LocalPorts::new(5000, 5999).unwrap(),
+            pairs: Mutex::default(),
             capacity: 1024,
         }
     }
@@ -103,7 +112,8 @@ impl Setup {
                 .iter()
                 .map(|(address, weight)| {
                     slot += 1;
-                    self.destination(slot - 1, address, *weight, port, counts)
+                    let destination = self.destination(slot - 1, address, *weight, port, counts);
+                    Destination { locals: self.locals(protocol, &destination, &mut services), ..destination }
                 })
                 .collect();
             let key = ServiceKey { protocol, at: at(vip, port) };
@@ -131,13 +141,38 @@ impl Setup {
         port: u16,
         counts: &[Arc<DestinationCounts>],
     ) -> Destination {
-        let port = if self.method == Method::Nat && port != 0 { self.server_port } else { port };
+        let port = if self.method.is_two_way() && port != 0 { self.server_port } else { port };
         let local = if ip(address).is_ipv4() { "10.2.0.1" } else { "fd02::1" };
         let kernel = if ip(address).is_ipv4() { "169.254.77.1" } else { "fe80::77:1" };
         let source = if Self::is_local(address) { kernel } else { local };
         let (weight, counts) = (Weight::new(weight).unwrap(), Arc::clone(&counts[slot as usize]));
         let destination = Destination::new(DestinationSlot(slot), at(address, port), self.method, weight, counts);
         Destination { local_source: Some(ip(source)), tunnel: self.tunnel, ..destination }
+    }
+
+    fn locals(
+        &self,
+        protocol: Protocol,
+        destination: &Destination,
+        services: &mut ServicesBuilder,
+    ) -> Option<Arc<ServerLocals>> {
+        let server = destination.at;
+        let of_family = |address: &IpAddr| address.is_ipv4() == server.address.is_ipv4();
+        let local = |address| {
+            let key = PairKey { protocol: Some(protocol), server, local: address };
+            let mut pairs = self.pairs.lock().unwrap();
+            let pair = Arc::clone(pairs.entry(key).or_insert_with(|| Arc::new(LocalPair::new(4))));
+            services.pair(key, Arc::clone(&pair));
+            services.local(address, self.local_ports);
+            Local { address, pair }
+        };
+        let list = self.locals.iter().map(|address| ip(address)).filter(of_family).map(local).collect();
+        (self.method == Method::FullNat).then(|| Arc::new(ServerLocals::new(self.local_ports, list, 4)))
+    }
+
+    /// Connections that are counted of all pairs.
+    pub fn ports_in_use(&self) -> u32 {
+        self.pairs.lock().unwrap().values().map(|pair| pair.in_use()).sum()
     }
 
     fn is_local(address: &str) -> bool {

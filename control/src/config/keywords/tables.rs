@@ -113,7 +113,7 @@ const fn used_block(context: Context, names: &'static [&'static str]) -> Group {
 
 const ROOT: &[Group] = &[
     used_block(Context::GlobalDefs, &["global_defs"]),
-    used_block(Lines, &["static_ipaddress", "virtual_server_group"]),
+    used_block(Lines, &["static_ipaddress", "virtual_server_group", "local_address_group"]),
     used_block(Context::VirtualServer, &["virtual_server"]),
     used_block(Context::Dataplane, &["dataplane"]),
     idle(&[
@@ -126,10 +126,7 @@ const ROOT: &[Group] = &[
         "child_wait_time",
         "include_check",
     ]),
-    idle_block(
-        Lines,
-        &["static_routes", "static_rules", "linkbeat_interfaces", "interface_up_down_delays", "local_address_group"],
-    ),
+    idle_block(Lines, &["static_routes", "static_rules", "linkbeat_interfaces", "interface_up_down_delays"]),
     idle_block(Context::TrackGroup, &["track_group"]),
     idle_block(Context::SyncGroup, &["vrrp_sync_group"]),
     idle_block(Context::GarpGroup, &["garp_group"]),
@@ -572,7 +569,7 @@ const FILE_CHECK: &[Group] = &[PACE, idle(&["track_file", "weight", "dynamic"])]
 const BFD_CHECK: &[Group] = &[idle(&["name", "alpha"])];
 
 const DATAPLANE: &[Group] = &[
-    used(&["workers", "idle", "connections", "connections6", "extensions", "sloppy_tcp", "kernel_port"]),
+    used(&["workers", "idle", "connections", "connections6", "extensions", "sloppy_tcp", "local_ports", "kernel_port"]),
     used_block(Context::DataplaneInterface, &["interface"]),
     used_block(Context::DataplaneTimeouts, &["timeouts"]),
 ];

@@ -1,0 +1,176 @@
+//! FULLNAT: a local address and port for each flow, and what comes to them of no flow.
+//!
+//! A port is taken by inserting the flow's reverse key: whoever inserts it first has it, so no worker ever asks
+//! another. Workers begin in slices of their own (ports of one remainder modulo their number), so that they rarely try
+//! the same; where its slice is used up, a worker tries the others.
+
+use std::net::IpAddr;
+
+use super::admit::Opened;
+use super::pass::Keyed;
+use super::path::Path;
+use super::{Context, Hands, reply};
+use crate::counters::{Drop, Event};
+use crate::flow::{FlowEntry, FlowKey, Insert, NewFlow};
+use crate::ident::{Endpoint, NetPort, Protocol, WorkerIndex};
+use crate::port::Ports;
+use crate::service::{Destination, DestinationSlot, Local, LocalPair, LocalPorts, PairKey, Services};
+use crate::snapshot::StraySegments;
+use crate::wire::TcpFlags;
+
+/// Local addresses that are tried for a flow.
+const ADDRESSES: usize = 4;
+/// Ports that are tried of each: in the worker's own slice first, then in all.
+const PROBES: u32 = 32;
+/// Those of the own slice.
+const OWN_PROBES: u32 = 24;
+/// Ports that are tried where all seem to be in use: enough to find out that one is not.
+const FULL_PROBES: u32 = 2;
+
+/// Inserts a flow to `destination` from a local address and port that nobody has; `None` when none was found.
+#[inline(never)]
+pub(super) fn insert<'s, F: Path, P: Ports>(
+    context: Context<'s>,
+    hands: &mut Hands<P>,
+    destination: &'s Destination,
+    new: &NewFlow<F>,
+) -> Result<Option<Opened<'s>>, Drop> {
+    let locals = destination.locals.as_ref().ok_or(Drop::NoLocalPort)?;
+    let server = F::address(destination.at.address).ok_or(Drop::NoDestination)?;
+    let server_port = if destination.at.port.is_any() { new.forward.destination_port } else { destination.at.port };
+    for local in locals.in_turn(context.worker).take(ADDRESSES) {
+        let Some(address) = F::address(local.address) else { continue };
+        let mut walk = Walk::begin(context, local, locals.ports);
+        while let Some(port) = walk.next() {
+            let reverse = FlowKey {
+                source: server,
+                destination: address,
+                source_port: server_port,
+                destination_port: port,
+                protocol: new.forward.protocol,
+            };
+            match F::table(context.shared).insert(F::part(hands), &NewFlow { reverse: Some(reverse), ..*new }) {
+                Insert::Created(flow) => {
+                    local.pair.begin();
+                    return Ok(Some(Opened::Created(flow, destination)));
+                }
+                Insert::Adopted(flow) => {
+                    context.counters.event(Event::FlowAdopted).add(1);
+                    return Ok(Some(Opened::Adopted(flow)));
+                }
+                Insert::ReverseTaken => local.pair.conflict(),
+                Insert::Contended => return Err(Drop::InsertContended),
+                Insert::Full => return Err(Drop::TableFull),
+                Insert::NoExtension => return Err(Drop::NoExtension),
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The ports of one local address in the order in which a worker tries them.
+struct Walk<'l> {
+    local: &'l Local,
+    ports: LocalPorts,
+    worker: WorkerIndex,
+    workers: u32,
+    /// Ports of the worker's own slice.
+    slice: u32,
+    cursor: u32,
+    tried: u32,
+    /// How many are tried in the own slice, and in all.
+    limits: (u32, u32),
+}
+
+impl<'l> Walk<'l> {
+    fn begin(context: Context<'_>, local: &'l Local, ports: LocalPorts) -> Self {
+        let workers = context.shared.boards.len().max(1) as u32;
+        let count = ports.count();
+        // With fewer ports than workers, slices overlap.
+        let slice = (count / workers).max(1);
+        let most = if local.pair.in_use() >= count { FULL_PROBES } else { PROBES };
+        let cursor = local.pair.cursor(context.worker);
+        let limits = (OWN_PROBES.min(slice).min(most), most);
+        Self { local, ports, worker: context.worker, workers, slice, cursor, tried: 0, limits }
+    }
+
+    fn next(&mut self) -> Option<NetPort> {
+        let (own, all) = self.limits;
+        let place = if self.tried < own {
+            let place = (self.cursor % self.slice) * self.workers + u32::from(self.worker.0);
+            self.cursor = self.cursor.wrapping_add(1);
+            self.local.pair.set_cursor(self.worker, self.cursor);
+            place
+        } else if self.tried < all {
+            // From behind the own slice's place on, all in a row.
+            (self.cursor % self.slice) * self.workers + u32::from(self.worker.0) + self.tried - own
+        } else {
+            return None;
+        };
+        self.tried += 1;
+        Some(NetPort::new(self.ports.at(place)))
+    }
+}
+
+/// A packet to a local address and port that no flow has: a server's, of a connection that is over here. The kernel
+/// must not see it, for it owns the address and would answer by itself.
+#[cold]
+#[inline(never)]
+pub(super) fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>) {
+    let tcp = keyed.packet.headers.tcp;
+    let is_answered = keyed.key.protocol == Protocol::Tcp
+        && !tcp.contains(TcpFlags::RST)
+        && context.snapshot.policy.stray == StraySegments::Reset;
+    if is_answered {
+        // Within the limit on resets; beyond it the server goes on asking.
+        let _ = reply::reset(context, hands, &keyed.packet);
+    }
+    hands.discard(context, keyed.packet.frame, Drop::StrayReply);
+}
+
+/// Who tells a flow's server what is wrong with a reply: the local address that it answered, else the VIP.
+#[cold]
+#[inline(never)]
+pub(super) fn speaker<F: Path>(entry: &FlowEntry<F>, there: &FlowKey<F::Addr>) -> IpAddr {
+    let local = entry.reverse().map(|back| back.destination).filter(|address| *address != there.source);
+    F::ip(local.unwrap_or(there.destination))
+}
+
+/// Counts the local port of a flow that ended as free.
+#[inline]
+pub(super) fn release<F: Path>(services: &Services, entry: &FlowEntry<F>) {
+    if let Some(pair) = pair(services, entry) {
+        pair.end();
+    }
+}
+
+/// Counts the local port of a flow that was found at start.
+pub(super) fn recount<F: Path>(services: &Services, entry: &FlowEntry<F>) {
+    if let Some(pair) = pair(services, entry) {
+        pair.begin();
+    }
+}
+
+/// The pair whose port a flow has. A flow to a server on the director itself has the kernel port's address, which is
+/// of no pair.
+#[inline]
+fn pair<'s, F: Path>(services: &'s Services, entry: &FlowEntry<F>) -> Option<&'s LocalPair> {
+    let back = entry.reverse()?;
+    if back.destination == entry.forward().source {
+        return None;
+    }
+    let local = F::ip(back.destination);
+    let current = services.destination(DestinationSlot(entry.destination())).and_then(|server| server.locals.as_ref());
+    if let Some(local) = current.and_then(|locals| locals.list.iter().find(|known| known.address == local)) {
+        return Some(&local.pair);
+    }
+    // The server was removed, or the address.
+    let named = |(protocol, port)| {
+        let server = Endpoint { address: F::ip(back.source), port };
+        services.pair(&PairKey { protocol, server, local })
+    };
+    let protocol = Some(back.protocol);
+    let names =
+        [(protocol, back.source_port), (protocol, NetPort::ANY), (None, back.source_port), (None, NetPort::ANY)];
+    names.into_iter().find_map(named)
+}
