@@ -72,6 +72,7 @@ counted! {
         TableFull = "table_full", "the flow table has no room for a new flow";
         NoExtension = "no_extension", "the flow would need an extension record, and none is free";
         ReverseTaken = "reverse_taken", "every server tried already has a flow with the same client address and port";
+        Untranslatable = "untranslatable", "between IPv4 and IPv6, and of a kind that has no translation (RFC 7915)";
         NoLocalPort = "no_local_port", "every local address and port that was tried for the server is taken (FULLNAT)";
         StrayReply = "stray_reply", "to a local address of FULLNAT, of no flow; a segment is answered by a reset within the limit";
         InsertContended = "insert_contended", "another worker was inserting the same flow for too long";

@@ -93,12 +93,12 @@ fn settings(lower: &mut Lower<'_>, block: &Statement, server: Option<&mut RealSe
 
 fn check_family(lower: &mut Lower<'_>, block: &Statement, server: &RealServer, service: Endpoint) {
     let same = server.at.address.is_ipv4() == service.address.is_ipv4();
-    if !same && server.method != ForwardingMethod::Tun {
+    if !same && !matches!(server.method, ForwardingMethod::Tun | ForwardingMethod::FullNat) {
         let span = block.arguments().first().map_or(block.head(), |word| word.span);
         lower.report.push(
             Diagnostic::error(span, format!("{} is of another address family than its VIP", server.at.address))
                 .label(format!("the VIP is {}", service.address))
-                .help("only TUN carries one family to a real server of the other"),
+                .help("only TUN and FNAT carry one family to a real server of the other"),
         );
     }
 }

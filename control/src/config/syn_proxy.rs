@@ -1,6 +1,7 @@
 //! `syn_proxy` of the Alibaba fork, a bare word or a block of settings, and what it cannot be combined with.
 
 use dataplane::ident::{Endpoint, Protocol};
+use dataplane::service::MatchPoint;
 use dataplane::state::TcpState;
 use dataplane::syn_proxy::{ReusableStates, SynProxy};
 
@@ -97,10 +98,26 @@ pub(super) fn check(lower: &mut Lower<'_>, statement: &Statement, protocol: Opti
     }
 }
 
+/// Reports a real server of another family than the VIP, whose handshake would have to be translated, too.
+pub(super) fn check_families(
+    lower: &mut Lower<'_>,
+    statement: &Statement,
+    points: &[MatchPoint],
+    servers: &[RealServer],
+) {
+    let is_v4 = points.iter().any(MatchPoint::is_v4);
+    let is_other =
+        |server: &&RealServer| server.method == ForwardingMethod::FullNat && server.at.address.is_ipv4() != is_v4;
+    if let Some(server) = servers.iter().find(is_other) {
+        let message = format!("`syn_proxy` cannot serve {}, which is of another address family", server.at);
+        lower.error(statement.head(), message, "needs real servers of the VIP's family");
+    }
+}
+
 fn one_way(server: &RealServer) -> Option<(Endpoint, &'static str)> {
     match server.method {
         ForwardingMethod::Dr => Some((server.at, "DR")),
         ForwardingMethod::Tun => Some((server.at, "TUN")),
-        ForwardingMethod::Nat => None,
+        ForwardingMethod::Nat | ForwardingMethod::FullNat => None,
     }
 }

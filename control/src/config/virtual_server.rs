@@ -95,6 +95,7 @@ impl VirtualServers {
         }
         if let Some(statement) = block.inner().iter().rfind(|inner| inner.name() == "syn_proxy") {
             syn_proxy::check(lower, statement, name.protocol(), &real_servers);
+            syn_proxy::check_families(lower, statement, &points, &real_servers);
         }
         let scheduler = settings.scheduling.kind();
         let locals = self.local_groups.of(lower, block, &points, &real_servers);

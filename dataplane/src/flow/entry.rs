@@ -21,6 +21,8 @@ pub mod flag {
     pub const SYN_PROXY: u16 = 1 << 11;
     /// The server has not been told the client's address yet: its packets get the TOA option or a PROXY header.
     pub const INFO_DUE: u16 = 1 << 10;
+    /// The flow's keys hold IPv4 addresses, mapped: its two ends are of different families, or could have been.
+    pub const MIXED: u16 = 1 << 7;
 }
 
 /// A flow that was found: valid until the finder's next quiet point. Across bursts, keep [`FlowRef::index`] and

@@ -33,6 +33,23 @@ pub struct Embedded {
     end: usize,
 }
 
+impl Embedded {
+    /// The packet, as far as the error in `frame` holds it.
+    pub(super) fn packet<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        frame.get(self.l3..self.end).unwrap_or_default()
+    }
+
+    /// Its transport header and what follows, as far as the error holds it.
+    pub(super) fn transport<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        frame.get(self.l4..self.end).unwrap_or_default()
+    }
+
+    /// Bytes from its IP header to its transport header.
+    pub(super) const fn header_length(&self) -> usize {
+        self.l4 - self.l3
+    }
+}
+
 /// Reads the packet inside an ICMP error. The first four bytes of its transport are enough: RFC 792 promises eight.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ pub mod nat;
 pub mod plain;
 pub mod reset;
 pub mod sequence;
+pub mod siit;
 pub mod ttl;
 pub mod tun;
 pub mod tunnel_error;

@@ -132,6 +132,8 @@ pub struct Service {
     pub scheduler: Scheduler,
     /// Its destinations as IPVS keeps them: the one added last stands first.
     pub destinations: Vec<Destination>,
+    /// Whether packets to any of them are translated to the other family.
+    pub is_mixed: bool,
     /// What the scheduler remembers, kept over swaps.
     pub state: Arc<ServiceState>,
     /// How its flows are treated.

@@ -154,6 +154,16 @@ pub enum MatchPoint {
     Mark(Mark, AddressFamily),
 }
 
+impl MatchPoint {
+    /// Whether it matches IPv4 packets.
+    pub const fn is_v4(&self) -> bool {
+        match self {
+            Self::Addresses { range, .. } => range.first.is_ipv4(),
+            Self::Mark(_, family) => matches!(family, AddressFamily::V4),
+        }
+    }
+}
+
 impl From<ServiceKey> for MatchPoint {
     fn from(key: ServiceKey) -> Self {
         let range = AddressRange { first: key.at.address, last: key.at.address };

@@ -21,6 +21,7 @@ pub struct Services {
     by_slot: Vec<Option<(ServiceIndex, u32)>>,
     // Removed destinations that flows still refer to.
     removed: HashMap<DestinationSlot, Arc<DestinationCounts>, foldhash::quality::RandomState>,
+    is_mixed: bool,
     locals: HashMap<IpAddr, LocalPorts, foldhash::quality::RandomState>,
     pairs: HashMap<PairKey, Arc<LocalPair>, foldhash::quality::RandomState>,
 }
@@ -63,6 +64,12 @@ impl Services {
     /// What is counted of a pair of a local address and a real server: also of one that was removed.
     pub fn pair(&self, key: &PairKey) -> Option<&LocalPair> {
         self.pairs.get(key).map(|pair| &**pair)
+    }
+
+    /// Whether any service has servers of the other family, to which packets are translated.
+    #[inline]
+    pub fn is_mixed(&self) -> bool {
+        self.is_mixed
     }
 
     /// All pairs, in no order.
@@ -153,8 +160,11 @@ impl ServicesBuilder {
             self.services.by_slot[slot] = Some((index, at as u32));
         }
         state.prepare(scheduler);
+        let is_v4 = points.iter().any(MatchPoint::is_v4);
+        let is_mixed = list.iter().any(|to| to.method.is_two_way() && to.at.address.is_ipv4() != is_v4);
+        self.services.is_mixed |= is_mixed;
         let scheduler = Scheduler::new(scheduler, &list);
-        self.services.services.push(Service { name, points, scheduler, destinations: list, state, settings });
+        self.services.services.push(Service { name, points, scheduler, destinations: list, is_mixed, state, settings });
         Ok(index)
     }
 

@@ -1,12 +1,10 @@
 //! A packet of no flow: a service may open one, it may be a stray, or it belongs to the kernel.
 
-use std::net::IpAddr;
-
 use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, fullnat, reply, syn_proxy};
+use super::{Context, Hands, fullnat, mixed, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewExtension, NewFlow, flag};
@@ -50,7 +48,7 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
     hands: &mut Hands<P>,
     keyed: Keyed<'h, F>,
 ) -> Option<Keyed<'h, F>> {
-    let at = Endpoint { address: keyed.key.destination.into(), port: keyed.key.destination_port };
+    let at = Endpoint { address: F::ip(keyed.key.destination), port: keyed.key.destination_port };
     let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
         if context.snapshot.services.is_local(at) {
             fullnat::stray(context, hands, keyed);
@@ -130,8 +128,8 @@ pub(super) fn open<'s, F: Path, P: Ports>(
 
 /// The server that the service's scheduler has for a packet.
 fn pick<'s, F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, service: &'s Service) -> Option<&'s Destination> {
-    let client = Endpoint { address: keyed.key.source.into(), port: keyed.key.source_port };
-    let arrival = Arrival { client, vip: keyed.key.destination.into(), now: context.now };
+    let client = Endpoint { address: F::ip(keyed.key.source), port: keyed.key.source_port };
+    let arrival = Arrival { client, vip: F::ip(keyed.key.destination), now: context.now };
     service.scheduler.pick(&service.destinations, &service.state, arrival)
 }
 
@@ -175,7 +173,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         reverse: None,
         destination: destination.slot.0,
         state: beginning.state,
-        flags: beginning.flags,
+        flags: beginning.flags | mixed::flag::<F>(context, keyed.key.source, destination),
         deadline: context.now.after(beginning.idle),
         client_mac: Learnt::sender(hands.ports.bytes(&keyed.packet.frame), keyed.packet.port)
             .map(|learnt| (learnt.mac, learnt.port)),
@@ -256,6 +254,6 @@ fn usual_beginning<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, destinat
 
 fn way_back<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> u32 {
     let hops = &context.snapshot.hops;
-    let client: IpAddr = keyed.key.source.into();
+    let client = F::ip(keyed.key.source);
     carry::pack(hops.generation(), hops.lookup(client))
 }

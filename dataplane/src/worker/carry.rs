@@ -8,7 +8,7 @@ use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
 use super::tunnel;
-use super::{Context, Hands, Packet, clamp, extended, fragment, fullnat, reply, syn_proxy};
+use super::{Context, Hands, Packet, clamp, extended, fragment, fullnat, mixed, reply, syn_proxy};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -119,7 +119,7 @@ fn remember<F: Path, P: Ports>(
 ) -> Result<(), Drop> {
     let Packet { frame, headers, .. } = &keyed.packet;
     match headers.fragment {
-        Fragment::First { .. } => fragment::first::<F>(context, headers, hands.ports.bytes(frame), (flow, direction)),
+        Fragment::First { .. } => fragment::first(context, headers, hands.ports.bytes(frame), (flow, direction)),
         _ => Ok(()),
     }
 }
@@ -139,7 +139,11 @@ fn deliver<F: Path, P: Ports>(
     if packet.headers.tcp.contains(TcpFlags::SYN) {
         clamp::clamp(context, hands, &mut packet, entry, destination);
     }
-    if entry.state().flags() & flag::EXTENDED != 0 {
+    let flags = entry.state().flags();
+    if flags & (flag::EXTENDED | flag::MIXED) != 0 {
+        if flags & flag::MIXED != 0 {
+            return mixed::packet(context, hands, packet, entry, destination, direction);
+        }
         return extended::packet(context, hands, packet, entry, destination, direction);
     }
     if direction == Direction::Reverse {
@@ -152,6 +156,22 @@ fn deliver<F: Path, P: Ports>(
         (None, Method::Tun) => tunnel::to_server(context, hands, packet, entry, destination, vip),
         // The server of a one-way flow now wants NAT or FULLNAT, for which the flow has no key.
         (None, Method::Nat | Method::FullNat) => hands.discard(context, packet.frame, Drop::DestinationGone),
+    }
+}
+
+/// Sends a packet of a flow that has no reverse key, in the family of the packet.
+pub(super) fn one_way<F: Path, T: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet<'_>,
+    entry: &FlowEntry<T>,
+    destination: &Destination,
+    vip: impl Fn() -> IpAddr,
+) {
+    match destination.method {
+        Method::Dr => to_server_dr::<F, P>(context, hands, packet, destination, vip),
+        Method::Tun => tunnel::to_server(context, hands, packet, entry, destination, vip),
+        Method::Nat | Method::FullNat => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
 }
 

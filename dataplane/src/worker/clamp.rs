@@ -32,7 +32,7 @@ pub(super) fn clamp<F: Path, P: Ports>(
 fn by_way<F: Path>(context: Context<'_>, entry: &FlowEntry<F>, destination: &Destination) -> u16 {
     let there = entry.forward();
     debug_assert_eq!(there.protocol, Protocol::Tcp, "only TCP has a SYN");
-    let (client, server) = (there.source.into(), destination.at.address);
+    let (client, server) = (F::ip(there.source), destination.at.address);
     let to_server = context.snapshot.hops.destination(destination.slot).mtu();
     let to_client = carry::way_to_client(context, entry, client).mtu();
     let to_server = to_server.map(|mtu| mtu.saturating_sub(destination.overhead() as u16));

@@ -2,9 +2,9 @@
 
 use super::egress::{self, Learnt};
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, carry, tunnel_error};
+use super::{Context, Hands, Packet, carry, mixed, tunnel_error};
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Find, FlowEntry, FlowKey, V4, V6};
+use crate::flow::{Direction, Family, Find, FlowEntry, FlowKey, V4, V6, flag};
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::sequence::Translation;
 use crate::forward::ttl;
@@ -44,6 +44,10 @@ fn about<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: 
         Find::Hit { flow, direction } => {
             translate::<F, P>(context, hands, packet, embedded, table.entry(flow), direction);
         }
+        // An IPv4 packet of a flow between the families.
+        Find::Miss if F::NUMBER == V4::NUMBER && mixed::are_there(context) => {
+            about::<V6, P>(context, hands, packet, embedded);
+        }
         // GUE is UDP, too.
         Find::Miss => tunnel_error::relate(context, hands, packet),
         Find::Unsettled => hands.discard(context, packet.frame, Drop::InsertContended),
@@ -76,6 +80,10 @@ fn translate<F: Path, P: Ports>(
         // It is about a packet that ran the other way.
         let by = Translation::of(record, direction.opposite());
         icmp_translate::restore_sequence(hands.ports.bytes_mut(&mut packet.frame), packet.headers, embedded, &by);
+    }
+    if entry.state().flags() & flag::MIXED != 0 {
+        carry::count(context, destination, direction, &packet);
+        return mixed::error(context, hands, packet, embedded, entry, (destination, direction));
     }
     match (direction, entry.reverse()) {
         (Direction::Forward, Some(back)) => {

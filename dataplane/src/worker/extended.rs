@@ -48,11 +48,16 @@ pub(super) fn packet<F: Path, P: Ports>(
     // Before anything else, so that an ICMP error shows the packet as its sender made it.
     let Some(mut packet) = carry::fit(context, hands, packet, way.hop, 0, || way.speaker) else { return };
     let frame = hands.ports.bytes_mut(&mut packet.frame);
-    let translation = Translation::of(record, direction);
-    settle(record, frame, packet.headers, direction, &translation.sender);
-    sequence::translate(frame, packet.headers, &translation);
+    shift(record, frame, packet.headers, direction);
     F::rewrite(frame, packet.headers, &way.to);
     egress::send(context, hands, packet, way.hop, || way.towards, way.learnt);
+}
+
+/// Moves a packet's numbers.
+pub(super) fn shift(record: &Extension, frame: &mut [u8], headers: &Headers, direction: Direction) {
+    let translation = Translation::of(record, direction);
+    settle(record, frame, headers, direction, &translation.sender);
+    sequence::translate(frame, headers, &translation);
 }
 
 /// The way of a direction. `None` for a flow of one direction, which shifts nothing.

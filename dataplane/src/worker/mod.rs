@@ -15,6 +15,7 @@ mod fullnat;
 mod held;
 mod idle;
 mod limiter;
+mod mixed;
 mod pass;
 mod path;
 mod reply;
@@ -23,6 +24,7 @@ mod tunnel;
 mod tunnel_error;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -33,7 +35,7 @@ pub use idle::Idle;
 
 use crate::clock::Tick;
 use crate::counters::{Drop, Event, WorkerCounters};
-use crate::flow::{Ended, FlowTable, FlowWorker, V4, V6};
+use crate::flow::{Ended, FlowTable, FlowWorker, V4, V6, flag};
 use crate::ident::{PortIndex, WorkerIndex};
 use crate::port::{Burst, Frame, Ports};
 use crate::service::DestinationSlot;
@@ -75,6 +77,8 @@ pub struct Shared {
     fragments: FragmentTable,
     /// What SYN cookies are made with: kept with the flow table, so it outlives the process.
     cookie_secret: Secret,
+    /// Whether there was a flow between the families since the start, or before it.
+    mixed: AtomicBool,
 }
 
 impl Shared {
@@ -95,6 +99,7 @@ impl Shared {
             wanted: ArrayQueue::new(1024),
             fragments: FragmentTable::new(),
             cookie_secret,
+            mixed: AtomicBool::new(false),
         }
     }
 
@@ -115,6 +120,9 @@ impl Shared {
         self.flows6.for_each(|entry| {
             count(entry.destination(), path::activity(entry));
             fullnat::recount(services, entry);
+            if entry.state().flags() & flag::MIXED != 0 {
+                self.mixed.store(true, Ordering::Relaxed);
+            }
         });
     }
 }

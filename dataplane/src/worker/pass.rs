@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use arrayvec::ArrayVec;
 
 use super::path::Path;
-use super::{Context, Hands, Packet, admit, carry, error, fragment};
+use super::{Context, Hands, Packet, admit, carry, error, fragment, mixed};
 use crate::counters::{Drop, Event};
 use crate::flow::{Find, FlowKey, KeyHash, V4, V6};
 use crate::ident::{PortIndex, Protocol};
@@ -15,7 +15,7 @@ use crate::port::{BURST, Burst, ChecksumMode, Frame, Ports};
 use crate::wire::{self, Fragment, Headers, IpVersion, Settled, checksum};
 
 /// How often a packet is admitted while other workers end the flows that it gets.
-const ADMISSIONS: u32 = 4;
+pub(super) const ADMISSIONS: u32 = 4;
 
 /// A packet with the key that it is looked up by.
 pub(super) struct Keyed<'h, F: Path> {
@@ -202,6 +202,12 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
 
 /// Admits a packet of no flow: again when the flow that it got ends before the packet could use it.
 fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<'_, F>) {
+    if mixed::are_there(context) {
+        match mixed::admit(context, hands, keyed) {
+            None => return,
+            Some(other) => keyed = other,
+        }
+    }
     for _ in 0..ADMISSIONS {
         match admit::packet(context, hands, keyed) {
             None => return,

@@ -9,16 +9,17 @@ mod coverage;
 mod early;
 
 use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use coverage::{Coverage, Progress};
 pub(super) use early::{Early, abandon, release};
 
 use super::path::Path;
-use super::{Context, Hands, Packet, carry};
+use super::{Context, Hands, Packet, carry, mixed};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, FlowEntry, FlowRef, V4, V6};
+use crate::flow::{Direction, Family, FlowEntry, FlowRef, V4, V6};
 use crate::port::{Frame, Ports};
 use crate::wire::{self, Fragment, Headers, IpVersion, Piece};
 
@@ -45,19 +46,27 @@ pub(super) struct FragmentTable {
 
 /// What all fragments of a datagram have in common.
 #[derive(Debug, Hash)]
-struct Datagram<A> {
-    addresses: (A, A),
+struct Datagram {
+    addresses: (IpAddr, IpAddr),
     id: u32,
     protocol: u8,
     vlans: [u16; 2],
 }
 
-impl<A> Datagram<A> {
+impl Datagram {
     /// Of a fragment with this identification, in a frame as it was received.
-    fn of(headers: &Headers, frame: &[u8], addresses: (A, A), id: u32) -> Self {
+    fn of(headers: &Headers, frame: &[u8], id: u32) -> Self {
         let protocol = if headers.version == IpVersion::V4 { headers.protocol } else { 0 };
+        let addresses = match headers.version {
+            IpVersion::V4 => ends(headers.addresses_v4(frame)),
+            IpVersion::V6 => ends(headers.addresses_v6(frame)),
+        };
         Self { addresses, id, protocol, vlans: vlans(headers, frame) }
     }
+}
+
+fn ends<A: Into<IpAddr>>((source, destination): (A, A)) -> (IpAddr, IpAddr) {
+    (source.into(), destination.into())
 }
 
 /// The VLAN identifiers of a frame, outermost first; zero where there is no tag.
@@ -206,7 +215,7 @@ impl FragmentTable {
 /// The reason for which it is to be dropped.
 #[cold]
 #[inline(never)]
-pub(super) fn first<F: Path>(
+pub(super) fn first(
     context: Context<'_>,
     headers: &Headers,
     frame: &[u8],
@@ -215,7 +224,7 @@ pub(super) fn first<F: Path>(
     let Fragment::First { id } = headers.fragment else { return Ok(()) };
     let piece = wire::piece(frame, headers)?;
     let table = &context.shared.fragments;
-    let hash = table.hash(&Datagram::of(headers, frame, F::addresses(headers, frame), id));
+    let hash = table.hash(&Datagram::of(headers, frame, id));
     table.publish(context, flow, hash, piece)
 }
 
@@ -246,21 +255,50 @@ fn follow_in<F: Path, P: Ports>(
     let (id, piece) = piece;
     let addresses = F::addresses(headers, bytes);
     let table = &context.shared.fragments;
-    let hash = table.hash(&Datagram::of(headers, bytes, addresses, id));
+    let hash = table.hash(&Datagram::of(headers, bytes, id));
     let packet = Packet { frame, ..packet };
     let Some(known) = table.find(context.now, hash) else {
         early::hold(context, hands, packet, hash, table.hash(&F::network(addresses.0)));
         return Ok(());
     };
-    let flows = F::table(context.shared);
-    let entry = flows.current(known.index, known.generation).map(|flow| flows.entry(flow));
-    let Some(entry) = entry.filter(|entry| is_of(entry, known.direction, addresses)) else {
-        return Err((packet.frame, Drop::FragmentUnknown));
-    };
-    match known.slot.add(piece) {
-        Ok(()) => carry::follow(context, hands, packet, entry, known.direction),
-        Err(reason) => return Err((packet.frame, reason)),
+    if let Some(entry) = entry_of::<F>(context, &known, addresses) {
+        return go_on(context, hands, packet, entry, (&known, piece));
     }
+    // An IPv4 packet of a flow between the families.
+    let mapped = (V6::address(F::ip(addresses.0)), V6::address(F::ip(addresses.1)));
+    match mapped {
+        (Some(source), Some(destination)) if F::NUMBER == V4::NUMBER && mixed::are_there(context) => {
+            match entry_of::<V6>(context, &known, (source, destination)) {
+                Some(entry) => go_on(context, hands, packet, entry, (&known, piece)),
+                None => Err((packet.frame, Drop::FragmentUnknown)),
+            }
+        }
+        _ => Err((packet.frame, Drop::FragmentUnknown)),
+    }
+}
+
+/// The flow's entry, if it still is the one whose first fragment passed.
+fn entry_of<'s, F: Path>(
+    context: Context<'s>,
+    known: &Known<'_>,
+    addresses: (F::Addr, F::Addr),
+) -> Option<&'s FlowEntry<F>> {
+    let flows = F::table(context.shared);
+    let entry = flows.entry(flows.current(known.index, known.generation)?);
+    is_of(entry, known.direction, addresses).then_some(entry)
+}
+
+fn go_on<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet<'_>,
+    entry: &FlowEntry<F>,
+    (known, piece): (&Known<'_>, Piece),
+) -> Result<(), (Frame, Drop)> {
+    if let Err(reason) = known.slot.add(piece) {
+        return Err((packet.frame, reason));
+    }
+    carry::follow(context, hands, packet, entry, known.direction);
     Ok(())
 }
 
