@@ -1,10 +1,10 @@
 #!/bin/bash
-# lab-synproxy.sh QUEUES MIB: HTTP requests through the SYN proxy, a download and an upload with and without it in the
-# same run, and a flood of SYNs from spoofed sources, during which no request may fail and no memory be taken.
+# lab-synproxy.sh QUEUES MIB LEAST: HTTP requests through the SYN proxy; a download and an upload with and without it in
+# the same run, at no less than LEAST per cent of the rate; and a flood of SYNs from spoofed sources, during which no request may fail and no memory be taken.
 set -euo pipefail
 # shellcheck source=synproxy.bash
 . "$(dirname "$0")/synproxy.bash"
-queues=$1 mebibytes=$2
+queues=$1 mebibytes=$2 least=$3
 
 # measure NAME: a line for each direction and family, in milliseconds.
 measure() {
@@ -31,8 +31,8 @@ check_rates() {
   local what without with
   while read -r what without with; do
     say "$mebibytes MiB $what: $without ms without, $with ms with the proxy: $((without * 100 / with)) % of the rate"
-    # Loosely: on a machine with other work to do, two runs of the same differ by as much.
-    [ "$with" -le $((without * 3 + 1000)) ] || fail "$what is far slower through the proxy"
+    # A short transfer is mostly programs that start: a second is nothing, whatever the rates.
+    [ $((without * 100 + 100000)) -ge $((with * least)) ] || fail "$what is slower than $least % through the proxy"
   done < <(join "$WORK/rate.without" "$WORK/rate.with")
 }
 
