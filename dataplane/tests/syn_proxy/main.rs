@@ -38,6 +38,19 @@ fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|n| (n * 7 % 251) as u8).collect()
 }
 
+/// Every frame that came or was made went out, was dropped for a reason or is held.
+fn conserves(director: &Director) {
+    for board in &director.shared.boards {
+        let event = |event| board.counters.event(event).read();
+        let ports = board.counters.ports().iter();
+        let (received, sent) =
+            ports.fold((0, 0), |(r, s), port| (r + port.received.packets.read(), s + port.sent.packets.read()));
+        let dropped: u64 = Drop::ALL.iter().map(|reason| board.counters.drop(*reason).read()).sum();
+        let made = event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::HandshakeSent);
+        assert_eq!(received + made + event(Event::Released), sent + dropped + event(Event::Held));
+    }
+}
+
 /// Both ends send so much and get what the other sent.
 fn exchange(net: &mut Net, family: usize, port: u16, up: usize, down: usize) {
     let vip = ENDS[family][1];
@@ -55,6 +68,7 @@ fn exchange(net: &mut Net, family: usize, port: u16, up: usize, down: usize) {
     net.until(120_000, |net| net.server.socket().state() == State::CloseWait);
     net.server.socket().close();
     net.until(120_000, |net| !net.server.socket().is_open() || net.server.socket().state() == State::TimeWait);
+    conserves(&net.director);
 }
 
 #[test]

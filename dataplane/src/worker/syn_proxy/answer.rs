@@ -5,7 +5,7 @@ use crate::counters::{Drop, Event};
 use crate::forward::icmp::ErrorKind;
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::service::{Destination, Service};
+use crate::service::Service;
 use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::{self, Connection};
 use crate::syn_proxy::segment::{self, Options, Segment};
@@ -25,10 +25,10 @@ pub(super) fn syn<F: Path, P: Ports>(
 ) {
     let Keyed { packet, key } = keyed;
     let (client, vip) = ends(key);
-    if !service.destinations.iter().any(Destination::takes_flows) {
+    let Some(server) = service.destinations.iter().find(|server| server.takes_flows()) else {
         reply::icmp(context, hands, &packet, ErrorKind::PortUnreachable, vip.address);
         return hands.discard(context, packet.frame, Drop::NoDestination);
-    }
+    };
     let hops = &context.snapshot.hops;
     let hop = hops.hop(hops.lookup(client.address));
     // Whoever has an address of the director itself did not send this.
@@ -45,7 +45,9 @@ pub(super) fn syn<F: Path, P: Ports>(
     };
     let asked = Options::of(segment);
     let offer = service.state.offer.options(proxy);
-    let mss = offer.mss.unwrap_or(u16::MAX).min(fitting(hop, client));
+    // Servers tell what fits their own way; until they have, one of them stands for all.
+    let to_server = fitting(hops.destination(server.slot), server.at);
+    let mss = offer.mss.unwrap_or(u16::MAX).min(fitting(hop, client)).min(to_server);
     let agreement = cookie::agree(&asked, &offer);
     hands.cookies.turn(context.now);
     let cookie = hands.cookies.make(&Connection { sequence, ..connection(key) }, agreement);

@@ -152,12 +152,10 @@ fn connection<A: Copy + Into<std::net::IpAddr>>(key: &FlowKey<A>) -> Connection 
     Connection { client, service, sequence: 0 }
 }
 
-/// Source and destination of packets with a key.
+/// Source and destination of packets with a key. A flow with ends of both families holds IPv4 addresses in IPv6 ones.
 fn ends<A: Copy + Into<std::net::IpAddr>>(key: &FlowKey<A>) -> (Endpoint, Endpoint) {
-    (
-        Endpoint { address: key.source.into(), port: key.source_port },
-        Endpoint { address: key.destination.into(), port: key.destination_port },
-    )
+    let end = |address: A, port| Endpoint { address: address.into().to_canonical(), port };
+    (end(key.source, key.source_port), end(key.destination, key.destination_port))
 }
 
 /// The TCP segment of a packet.
