@@ -148,7 +148,7 @@ fn a_syn_is_answered_by_a_cookie_and_uses_no_memory() {
             let mss = if ends[0].contains(':') { 1440 } else { 1460 };
             assert_eq!((answer.mss, answer.scale, answer.sack), (Some(mss), Some(7), true));
             assert_eq!(answer.timestamps.unwrap().1, 77);
-            assert_eq!(answer.window, 4 * mss);
+            assert_eq!(answer.window, 4 * (mss - 12));
             cookies.insert(answer.sequence);
         }
         assert_eq!(cookies.len(), 500);

@@ -15,6 +15,9 @@ use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
 use crate::worker::{Context, Hands, Packet, reply};
 
+/// What time stamps take off each segment, in bytes with their padding.
+const TIMESTAMPS: u16 = 12;
+
 /// Answers a SYN with SYN and ACK. Data that came with it is left to be sent again.
 pub(super) fn syn<F: Path, P: Ports>(
     context: Context<'_>,
@@ -56,7 +59,7 @@ pub(super) fn syn<F: Path, P: Ports>(
         acknowledgement: sequence.wrapping_add(1),
         flags: TcpFlags::SYN.with(TcpFlags::ACK),
         // What the client may send before its server has answered is what can be kept of it.
-        window: mss.saturating_mul(HELD_SEGMENTS),
+        window: mss.saturating_sub(TIMESTAMPS).saturating_mul(HELD_SEGMENTS),
         options: Options {
             mss: Some(mss),
             window_scale: agreement.scales.map(|(_, told)| told),

@@ -70,7 +70,12 @@ pub(super) fn admit<'h, F: Path, P: Ports>(
     }
     match agreement(context, hands, &keyed, (service, proxy)) {
         Some(agreement) => return open::flow(context, hands, keyed, (service, proxy), agreement),
-        None => admit::stray(context, hands, keyed),
+        None => {
+            if acknowledges(headers.tcp) {
+                context.counters.event(Event::CookieRejected).add(1);
+            }
+            admit::stray(context, hands, keyed);
+        }
     }
     None
 }
@@ -140,11 +145,7 @@ fn agreement<F: Path, P: Ports>(
     let echo = Options::of(segment).timestamps.map(|(_, echo)| echo);
     let offered = service.state.offer.scales(proxy);
     hands.cookies.turn(context.now);
-    let agreement = hands.cookies.check(&connection, acknowledged.wrapping_sub(1), echo, offered);
-    if agreement.is_none() {
-        context.counters.event(Event::CookieRejected).add(1);
-    }
-    agreement
+    hands.cookies.check(&connection, acknowledged.wrapping_sub(1), echo, offered)
 }
 
 fn connection<A: Copy + Into<std::net::IpAddr>>(key: &FlowKey<A>) -> Connection {
