@@ -68,15 +68,13 @@ pub(super) fn admit<'h, F: Path, P: Ports>(
         }
         Find::Miss => {}
     }
-    match agreement(context, hands, &keyed, (service, proxy)) {
-        Some(agreement) => return open::flow(context, hands, keyed, (service, proxy), agreement),
-        None => {
-            if acknowledges(headers.tcp) {
-                context.counters.event(Event::CookieRejected).add(1);
-            }
-            admit::stray(context, hands, keyed);
-        }
+    if let Some(agreement) = agreement(context, hands, &keyed, (service, proxy)) {
+        return open::flow(context, hands, keyed, (service, proxy), agreement);
     }
+    if acknowledges(headers.tcp) {
+        context.counters.event(Event::CookieRejected).add(1);
+    }
+    admit::stray(context, hands, keyed);
     None
 }
 
