@@ -13,10 +13,11 @@
 #   lab.sh status                      what is up
 #   lab.sh down                        take everything away
 #
-# TOPOLOGY is nat, dr or tun:
+# TOPOLOGY is nat, dr, tun or fullnat:
 #   nat   client - router - director - servers;     the director is the servers' gateway
 #   dr    client - router - {director, servers};    one LAN, servers answer by the router
 #   tun   client - router - director, router - servers;   packets reach them by a tunnel
+#   fullnat  as tun, and packets come from local addresses of the director, 10.20.0.200 and 201
 #
 # Options of up and config:
 #   --queues 1|2        receive queues of the director's interfaces (1)
@@ -24,7 +25,7 @@
 #                       packet of 1500 bytes still fits with the outer header)
 #   --weights A,B,C     weights of the servers (1,1,1)
 #   --scheduler NAME    lb_algo (rr)
-#   --cross             tun: IPv4 services on IPv6 servers and the other way round
+#   --cross             tun, fullnat: IPv4 services on IPv6 servers and the other way round
 #   --no-offload        senders complete their checksums themselves. By default they leave that
 #                       to the device, and veth has none: the director must cope
 #
@@ -53,7 +54,7 @@ usage() {
 parse_options() {
   [ $# -ge 1 ] || usage
   topology=$1
-  case $topology in nat | dr | tun) ;; *) die "no topology '$topology': nat, dr or tun" ;; esac
+  case $topology in nat | dr | tun | fullnat) ;; *) die "no topology '$topology': nat, dr, tun or fullnat" ;; esac
   shift
   while [ $# -gt 0 ]; do
     case $1 in
@@ -70,7 +71,7 @@ parse_options() {
   [[ $queues =~ ^[12]$ ]] || die "--queues is 1 or 2, not '$queues'"
   [[ $weights =~ ^[0-9]+,[0-9]+,[0-9]+$ ]] || die "--weights is three numbers, A,B,C, not '$weights'"
   [[ ${mtu:-1500} =~ ^[0-9]+$ ]] || die "--mtu is a number, not '$mtu'"
-  if [ -n "$cross" ] && [ "$topology" != tun ]; then die '--cross needs tun'; fi
+  case $cross$topology in yestun | yesfullnat) ;; yes*) die '--cross needs tun or fullnat' ;; esac
   if [ -z "$mtu" ]; then mtu=1500; [ "$topology" != tun ] || mtu=1600; fi
 }
 
@@ -248,6 +249,18 @@ build_tun() {
   done
 }
 
+# Servers behind the router know nothing of the director: each answers to whom it hears.
+build_fullnat() {
+  make_link director eth0 router dir0 "$mtu" "$queues"
+  router_front dir0
+  director_front
+  make_switch
+  plug router srv0 router
+  addr router $BACK_NET.1/24 srv0
+  addr router ${BACK_NET6}1/64 srv0
+  make_servers
+}
+
 nginx_config() {
   local dir=$LAB/$1
   mkdir -p "$dir" "$LAB/www"
@@ -314,6 +327,7 @@ virtual_server() {
   kind=$(say "$topology" | tr '[:lower:]' '[:upper:]')
   printf 'virtual_server %s %s {\n    lb_algo %s\n    lb_kind %s\n    protocol %s\n' \
     "$1" "$2" "$scheduler" "$kind" "$3"
+  [ "$topology" != fullnat ] || printf '    laddr_group_name lab\n'
   for n in 1 2 3; do
     weight=$(say "$weights" | cut -d, -f$n)
     printf '    real_server %s1%s %s {\n        weight %s\n    }\n' "$4" "$n" "$2" "$weight"
@@ -334,6 +348,8 @@ config() {
     printf '    interface %s {\n        queues all\n        checksum full\n    }\n' "$device"
   done
   printf '}\n\nstatic_ipaddress {\n    %s/32 dev eth0\n    %s/128 dev eth0\n}\n\n' $VIP $VIP6
+  [ "$topology" != fullnat ] ||
+    printf 'local_address_group lab {\n    %s-201\n    %s200-201\n}\n\n' "$FRONT_NET.200" "$FRONT_NET6"
   virtual_server $VIP 80 TCP "$net"
   virtual_server $VIP6 80 TCP "$net6"
   virtual_server $VIP 9000 TCP "$net"
@@ -397,7 +413,7 @@ down() {
 }
 
 exec_on() {
-  case ${1:-} in nat | dr | tun)
+  case ${1:-} in nat | dr | tun | fullnat)
     [ "$(cut -d' ' -f1 "$LAB/up" 2>/dev/null)" = "$1" ] || die "the lab that is up is not $1"
     shift
     ;;

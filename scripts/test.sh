@@ -114,14 +114,16 @@ rust_steps() {
 
 lab_steps() {
   # What a transfer by the SYN proxy may cost, in per cent of the rate without it: long ones can be compared.
-  local mode queues size=64 least=33
+  local mode queues requests size=64 least=33
   [ -z "$full" ] || { size=1024 least=90; }
   run lab-topology 5 "$TESTS/lab-topology.sh"
   run lab-configs 5 "$TESTS/lab-configs.sh"
   run bad-input 5 "$TESTS/bad-input.sh"
-  for mode in nat dr tun; do
+  for mode in nat dr tun fullnat; do
+    requests=10000
+    [ "$mode" != fullnat ] || requests=3000
     for queues in 1 2; do
-      run "lab-http-$mode-$queues-queues" 10 "$TESTS/lab-http.sh" $mode $queues 10000
+      run "lab-http-$mode-$queues-queues" 10 "$TESTS/lab-http.sh" $mode $queues $requests
     done
     run "lab-udp-$mode" 5 "$TESTS/lab-udp.sh" $mode
     run "lab-transfer-$mode" 20 "$TESTS/lab-transfer.sh" $mode $size
@@ -129,8 +131,10 @@ lab_steps() {
     run "lab-sequence-$mode" 5 "$TESTS/lab-sequence.sh" $mode
     run "lab-kill-$mode" 5 "$TESTS/lab-kill.sh" $mode
   done
-  run lab-cross 5 "$TESTS/lab-cross.sh"
-  run lab-capture-cross 5 "$TESTS/lab-capture.sh" tun --cross
+  for mode in tun fullnat; do
+    run "lab-cross-$mode" 5 "$TESTS/lab-cross.sh" $mode
+    run "lab-capture-cross-$mode" 5 "$TESTS/lab-capture.sh" $mode --cross
+  done
   for queues in 1 2; do
     run "lab-synproxy-$queues-queues" 20 "$TESTS/lab-synproxy.sh" $queues $size $least
   done

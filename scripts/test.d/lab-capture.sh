@@ -8,7 +8,8 @@ mode=$1
 
 # What is wrong with a frame. Checksum status 0 is tshark's word for bad.
 BAD_SUM='ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || icmp.checksum.status == 0 || icmpv6.checksum.status == 0'
-VERIFY=(-o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE)
+# FULLNAT's first local port is one that tshark takes for GSM over IP.
+VERIFY=(-o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE --disable-protocol gsm_ipa)
 
 captures=()
 capture() { # NAME NODE DEVICE SOURCE-MAC
@@ -27,7 +28,7 @@ capture_director() {
       capture to-servers lan dir1 "$(mac director eth1)"
       ;;
     dr) capture to-servers lan dir0 "$(mac director eth0)" ;;
-    tun) capture to-servers router dir0 "$(mac director eth0)" ;;
+    tun | fullnat) capture to-servers router dir0 "$(mac director eth0)" ;;
   esac
 }
 

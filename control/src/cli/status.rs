@@ -164,6 +164,7 @@ fn real_server(page: &mut String, destination: &Destination) {
         "nat" => "Masq",
         "dr" => "Route",
         "tun" => "Tunnel",
+        "fullnat" => "FullNat",
         other => other,
     };
     let Destination { weight, active, inactive, way, inbound, outbound, .. } = destination;
