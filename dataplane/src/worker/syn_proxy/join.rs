@@ -1,7 +1,7 @@
 //! The server's answer: joins the connection with the client and the one with the server, or ends both.
 
 use super::bits::{ANSWERED, Agreed};
-use super::{Way, fail, segment_of, send, service_of, wait};
+use super::{Way, fail, open, segment_of, send, service_of, wait};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Extension, FlowEntry, FlowRef, Shift, Terms, flag};
 use crate::port::Ports;
@@ -30,7 +30,7 @@ pub(super) fn from_server<F: Path, P: Ports>(
     let (Some(((sequence, acknowledged, _), options)), Some(way)) = (read, Way::to_server(context, entry)) else {
         return hands.discard(context, frame, Drop::HandshakePending);
     };
-    let expected = record.shifts()[0].apply(record.next(Direction::Forward));
+    let expected = open::initial(record).wrapping_add(1);
     let way = Way { port, ..way };
     if !flags.contains(TcpFlags::ACK) || (flags.contains(TcpFlags::RST) && acknowledged != expected) {
         return hands.discard(context, frame, Drop::HandshakePending);

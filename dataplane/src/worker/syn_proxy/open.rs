@@ -108,7 +108,7 @@ pub(super) fn ask<'s, F: Path>(
     let to_client = fitting(Way::to_client(context, entry).hop, way.from);
     let mss = record.terms().mss.min(fitting(way.hop, way.to)).min(to_client);
     let syn = Segment {
-        sequence: record.shifts()[0].apply(record.next(Direction::Forward)).wrapping_sub(1),
+        sequence: initial(record),
         acknowledgement: 0,
         flags: TcpFlags::SYN,
         window: agreed.unscaled_window(),
@@ -120,6 +120,12 @@ pub(super) fn ask<'s, F: Path>(
         },
     };
     Some((way, syn))
+}
+
+/// The sequence number of the SYN to the server: one before the client's first byte, moved as the client's numbers are.
+pub(super) fn initial(record: &Extension) -> u32 {
+    let [client, _] = record.shifts();
+    client.apply(record.next(Direction::Forward).wrapping_sub(1))
 }
 
 /// How long a flow lives whose server never answers: a second longer than the worker's last try.
