@@ -88,6 +88,22 @@ fn another_stack_talks_through_it_both_ways() {
 }
 
 #[test]
+fn fullnat_connections_are_proxied_too() {
+    for family in [0, 1] {
+        let mut setup = proxied(SynProxy::default());
+        setup.method = Method::FullNat;
+        let mut net = net(&setup, family, [100_000, 100_000]);
+        net.workers = [0, 1];
+        net.loss = 100;
+        for n in 0..3 {
+            exchange(&mut net, family, 40_000 + n, 50_000, 50_000);
+        }
+        let from = net.server.socket().remote_endpoint();
+        assert!(from.is_none_or(|end| end.addr.to_string() != ENDS[family][0]), "{from:?}");
+    }
+}
+
+#[test]
 fn connections_survive_loss_and_two_workers() {
     for family in [0, 1] {
         for (workers, loss) in [([0, 1], 0), ([1, 0], 50), ([0, 0], 20)] {
