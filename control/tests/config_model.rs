@@ -12,7 +12,10 @@ use control::config::{
 };
 use dataplane::ident::{CoreIndex, NetPort, Protocol};
 use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
-use dataplane::service::{Encapsulation, GreChecksum, GueChecksum, MssClamp};
+use dataplane::service::{
+    ConnectionLimits, Datagrams, Encapsulation, GreChecksum, GueChecksum, Limit, MssClamp, Refusal, Thresholds,
+};
+use dataplane::snapshot::PortReuse;
 use dataplane::state::TcpState;
 use dataplane::syn_proxy::{ReusableStates, SynProxy};
 
@@ -418,4 +421,37 @@ fn lines_of_a_group_that_mean_nothing() {
         let told = messages(&format!("virtual_server_group a {{\n {line}\n}}\n"));
         assert_eq!(told.len(), 1, "{line}: {told:?}");
     }
+}
+
+#[test]
+fn bounds_on_connections_and_what_becomes_of_old_ones() {
+    let config = config(
+        "virtual_server 192.0.2.1 53 {\n lb_algo sh\n sh-port\n flag-1\n lb_kind DR\n protocol UDP\n ops\n drain\n \
+         connection_limit 1000\n connection_rate 50 reset\n real_server 198.51.100.1 53 {\n uthreshold 100\n \
+         lthreshold 80\n }\n}\ndataplane {\n expire_nodest_conn on conn_reuse_mode 3\n}\n",
+    );
+    let [service] = config.virtual_servers.as_slice() else { panic!("one service") };
+    assert_eq!(service.scheduler, SchedulerKind::Sh(HashFlags { port: HashPort::Included, fallback: Fallback::Walk }));
+    assert_eq!((service.datagrams, service.drain), (Datagrams::OneByOne, true));
+    let limit = |most, refusal| Some(Limit { most, refusal });
+    let limits = ConnectionLimits { flows: limit(1000, Refusal::Silence), rate: limit(50, Refusal::Reset) };
+    assert_eq!((service.limits, service.real_servers[0].thresholds), (limits, Thresholds { upper: 100, lower: 80 }));
+    assert!(config.dataplane.expire_nodest_conn);
+    assert_eq!(config.dataplane.conn_reuse_mode, PortReuse::ClosedOrFinished);
+}
+
+#[test]
+fn bounds_that_cannot_be_are_errors() {
+    let with = |real: &str, service: &str| {
+        let head = "virtual_server 192.0.2.1 80 {\n lb_algo wlc\n lb_kind NAT\n protocol TCP\n";
+        messages(&format!("{head} {service}\n real_server 198.51.100.1 80 {{\n{real}\n }}\n}}\n"))
+    };
+    assert_eq!(with("uthreshold 5\n lthreshold 6", ""), ["the `lthreshold` 6 is above the `uthreshold`"]);
+    assert_eq!(with("lthreshold 6", ""), ["the `lthreshold` 6 is above the `uthreshold`"]);
+    assert_eq!(with("uthreshold 6\n lthreshold 6", ""), [""; 0]);
+    assert_eq!(with("uthreshold many", ""), ["`many` is not a number of connections"]);
+    assert_eq!(with("", "connection_limit 0"), ["number of connections 0 is out of range"]);
+    assert_eq!(with("", "connection_limit"), ["`connection_limit` needs a number of connections"]);
+    assert_eq!(with("", "ops"), ["`ops` does nothing in a service of TCP"]);
+    assert_eq!(with("", "flag-3"), ["`flag-3` means nothing to any scheduler"]);
 }

@@ -68,7 +68,9 @@ counted! {
         NoFlow = "no_flow", "a segment that opens no connection and belongs to none; answered by a reset";
         NoFlowLimited = "no_flow_limited", "as `no_flow`, with the limit on resets reached";
         NoDestination = "no_destination", "the service has no server that takes connections";
-        DestinationGone = "destination_gone", "the flow's server was removed (as IPVS: silent until the flow ends)";
+        DestinationGone = "destination_gone", "the flow's server was removed, and its service does not `drain`";
+        ConnectionLimit = "connection_limit", "the service has as many flows as its `connection_limit` allows";
+        ConnectionRate = "connection_rate", "the service began as many flows in this second as its `connection_rate` allows";
         TableFull = "table_full", "the flow table has no room for a new flow";
         NoExtension = "no_extension", "the flow would need an extension record, and none is free";
         ReverseTaken = "reverse_taken", "every server tried already has a flow with the same client address and port";
@@ -105,6 +107,8 @@ counted! {
         FlowExpired = "flow_expired", "flows that ended by their timer";
         FlowEvicted = "flow_evicted", "embryonic flows ended early because the table was nearly full";
         FlowReused = "flow_reused", "flows ended by a new SYN of the same client port";
+        FlowOrphaned = "flow_orphaned", "flows ended because their server was removed (`expire_nodest_conn`)";
+        DatagramScheduled = "datagram_scheduled", "datagrams scheduled one by one (`ops`)";
         ResetSent = "reset_sent", "TCP resets made for segments of no flow";
         IcmpSent = "icmp_sent", "ICMP errors made";
         IcmpTranslated = "icmp_translated", "ICMP errors of others that were translated and passed on";

@@ -55,11 +55,37 @@ pub enum StraySegments {
     Open,
 }
 
+/// What becomes of a flow whose server was removed and does not drain, at its next packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RemovedServers {
+    /// Its packets are dropped until its time is up or the server is back.
+    #[default]
+    Silent,
+    /// It ends with the packet, so that the client's next try is scheduled anew (`expire_nodest_conn`).
+    EndFlows,
+}
+
+/// When a SYN from the port of an older connection is scheduled anew, by that connection's state (`conn_reuse_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PortReuse {
+    /// 0: never, unless its server was removed.
+    Keep,
+    /// 1: when it is over (`TIME_WAIT`, `CLOSE`), or was not established and its server takes no connections any more.
+    #[default]
+    Closed,
+    /// 2 and 3: in DR and TUN, which do not see the server's FIN, also after the client's (`FIN_WAIT`).
+    ClosedOrFinished,
+}
+
 /// How flows are treated, as `ipvsadm --set` and the sysctls of IPVS say.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Segments of no flow.
     pub stray: StraySegments,
+    /// Flows of servers that were removed.
+    pub removed: RemovedServers,
+    /// SYNs from ports that have a flow.
+    pub port_reuse: PortReuse,
     /// Idle times by state.
     pub timeouts: Timeouts,
     /// Resets and ICMP errors that each worker may send per second, together. Zero means none.

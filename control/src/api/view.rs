@@ -153,6 +153,10 @@ pub struct Destination {
     pub inbound: Flowed,
     /// From it to clients; zero where the director does not see replies.
     pub outbound: Flowed,
+    /// Whether it takes new connections: `serving`, `overloaded` (by its `uthreshold`), `quiet` (weight 0), or `draining`
+    /// (removed; the connections that it has go on).
+    #[serde(default)]
+    pub standing: String,
     /// Whether the way to it is known: `resolved`, `unresolved`, `no route` or `local`.
     pub way: String,
 }

@@ -167,7 +167,10 @@ fn real_server(page: &mut String, destination: &Destination) {
         "fullnat" => "FullNat",
         other => other,
     };
-    let Destination { weight, active, inactive, way, inbound, outbound, .. } = destination;
+    let Destination { weight, active, inactive, way, inbound, outbound, standing, .. } = destination;
+    // Weight 0 says by itself that a server is quiet.
+    let is_told = matches!(standing.as_str(), "overloaded" | "draining");
+    let way = if is_told { format!("{way}, {standing}") } else { way.clone() };
     let (inbound, outbound) = (packets(inbound.packets, inbound.bytes), packets(outbound.packets, outbound.bytes));
     line!(
         page,
@@ -257,6 +260,7 @@ mod tests {
             connections: 3,
             inbound: Flowed { packets: 12, bytes: 1200 },
             outbound: Flowed { packets: 9, bytes: 99_000 },
+            standing: if weight == 0 { "draining" } else { "serving" }.into(),
             way: way.into(),
         };
         let count = |n, meaning: &str| Count { count: n, meaning: meaning.into() };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataplane::snapshot::{Policy, StraySegments};
+use dataplane::snapshot::{Policy, RemovedServers, StraySegments};
 use dataplane::state::Timeouts;
 
 use crate::config::{DataplaneConfig, TimeoutOverrides};
@@ -14,6 +14,8 @@ const REPLIES_PER_SECOND: u32 = 1000;
 pub(super) fn policy(config: &DataplaneConfig) -> Policy {
     Policy {
         stray: if config.sloppy_tcp { StraySegments::Open } else { StraySegments::Reset },
+        removed: if config.expire_nodest_conn { RemovedServers::EndFlows } else { RemovedServers::Silent },
+        port_reuse: config.conn_reuse_mode,
         timeouts: timeouts(&config.timeouts),
         replies_per_second: REPLIES_PER_SECOND,
     }

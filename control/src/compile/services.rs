@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use dataplane::ident::Endpoint;
+use dataplane::ident::{Endpoint, Weight};
 use dataplane::service::Tunnel;
 use dataplane::service::{
     Destination, DestinationSlot, Local as ServerLocal, MatchPoint, Method, PairKey, ServerLocals, ServiceName,
@@ -37,6 +37,8 @@ pub(super) struct ServicePlanner<'a, 't> {
     pub(super) wanted: BTreeSet<DestinationName>,
     /// Their pairs with local addresses.
     pub(super) pairs: BTreeSet<PairKey>,
+    /// Removed ones that serve their flows to the end.
+    draining: BTreeSet<DestinationSlot>,
 }
 
 impl<'a, 't> ServicePlanner<'a, 't> {
@@ -46,7 +48,15 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         slots: &'a mut SlotDirectory,
         kernel: KernelWay,
     ) -> Self {
-        Self { topology, hops, slots, kernel, wanted: BTreeSet::new(), pairs: BTreeSet::new() }
+        Self {
+            topology,
+            hops,
+            slots,
+            kernel,
+            wanted: BTreeSet::new(),
+            pairs: BTreeSet::new(),
+            draining: BTreeSet::new(),
+        }
     }
 
     /// The services of a configuration, in its order.
@@ -57,9 +67,16 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             self.absent(server, &local);
             let destinations = self.destinations(config, server);
             let spec = ServiceSpec::new(server.name.clone(), server.scheduler, destinations);
-            let settings = ServiceSettings { mss_clamp: server.mss_clamp, syn_proxy: server.syn_proxy };
+            let settings = ServiceSettings {
+                mss_clamp: server.mss_clamp,
+                syn_proxy: server.syn_proxy,
+                limits: server.limits,
+                datagrams: server.datagrams,
+            };
+            let draining = self.draining(server);
             builder.add(ServiceSpec {
                 state: self.slots.service(&server.name),
+                draining,
                 settings,
                 points: server.points.clone(),
                 ..spec
@@ -67,7 +84,9 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         }
         let mut leaving = Vec::new();
         for (name, entry) in self.slots.iter().filter(|(name, _)| !self.wanted.contains(name)) {
-            builder.keep(entry.slot, Arc::clone(&entry.counts));
+            if !self.draining.contains(&entry.slot) {
+                builder.keep(entry.slot, Arc::clone(&entry.counts));
+            }
             leaving.push((entry.slot, name.clone()));
         }
         for (key, pair) in self.slots.pairs() {
@@ -118,12 +137,35 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         let (name, method) = (&server.name, method(real.method));
         self.wanted.insert((name.clone(), real.at));
         let (slot, counts) = self.slots.destination((name.clone(), real.at), method);
+        let tunnel = tunnel(server, real);
+        self.slots.remember(&(name.clone(), real.at), tunnel);
         let local_source = self.place(name, real.at, method, slot);
         Destination {
+            thresholds: real.thresholds,
             local_source,
-            tunnel: tunnel(server, real),
+            tunnel,
             ..Destination::new(slot, real.at, method, real.weight, counts)
         }
+    }
+
+    /// The servers that were removed from a service with `drain`, as long as the directory has them.
+    fn draining(&mut self, server: &VirtualServer) -> Vec<Destination> {
+        if !server.drain {
+            return Vec::new();
+        }
+        let removed = self.slots.of(&server.name).filter(|(name, _)| !self.wanted.contains(name));
+        let left: Vec<_> = removed
+            .filter(|(_, entry)| !entry.is_over())
+            .filter_map(|((_, at), entry)| {
+                Some((*at, entry.method?, entry.tunnel, entry.slot, Arc::clone(&entry.counts)))
+            })
+            .collect();
+        let placed = left.into_iter().map(|(at, method, tunnel, slot, counts)| {
+            self.draining.insert(slot);
+            let local_source = self.place(&server.name, at, method, slot);
+            Destination { local_source, tunnel, ..Destination::new(slot, at, method, Weight::ZERO, counts) }
+        });
+        placed.collect()
     }
 
     /// Gives a real server its hop, and says which source its packets get, if one of ours.
@@ -204,8 +246,8 @@ pub(super) struct Planned {
 /// Whether two tables say the same of the servers that are in the configuration, and count in the same cells.
 pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     let same_destination = |a: &Destination, b: &Destination| {
-        (a.slot, a.service, a.at, a.method, a.weight, a.local_source, a.tunnel, &a.locals)
-            == (b.slot, b.service, b.at, b.method, b.weight, b.local_source, b.tunnel, &b.locals)
+        (a.slot, a.service, a.at, a.method, a.weight, a.thresholds, a.local_source, a.tunnel, &a.locals)
+            == (b.slot, b.service, b.at, b.method, b.weight, b.thresholds, b.local_source, b.tunnel, &b.locals)
             && Arc::ptr_eq(&a.counts, &b.counts)
     };
     let locals =
@@ -214,9 +256,10 @@ pub(super) fn is_same(a: &Services, b: &Services) -> bool {
     (locals(a), pairs(a)) == (locals(b), pairs(b))
         && a.iter().count() == b.iter().count()
         && a.iter().zip(b.iter()).all(|(a, b)| {
-            (&a.name, &a.points, a.scheduler.kind(), &a.settings, a.destinations.len())
-                == (&b.name, &b.points, b.scheduler.kind(), &b.settings, b.destinations.len())
+            (&a.name, &a.points, a.scheduler.kind(), &a.settings, a.destinations.len(), a.draining.len())
+                == (&b.name, &b.points, b.scheduler.kind(), &b.settings, b.destinations.len(), b.draining.len())
                 && Arc::ptr_eq(&a.state, &b.state)
+                && a.draining.iter().zip(&b.draining).all(|(a, b)| same_destination(a, b))
                 && a.destinations.iter().zip(&b.destinations).all(|(a, b)| same_destination(a, b))
         })
 }

@@ -4,13 +4,14 @@
 //! through a file in the state directory, over restarts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey};
 use dataplane::service::{
     AddressFamily, DestinationCounts, DestinationSlot, LocalPair, Mark, Method, PairKey, ServiceName, ServiceState,
+    Tunnel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,12 +46,28 @@ pub struct SlotEntry {
     pub counts: Arc<DestinationCounts>,
     /// Whether it is in the configuration.
     pub standing: Standing,
+    /// How it was reached last, where that is known.
+    pub method: Option<Method>,
+    /// The form of its tunnel, under TUN.
+    pub tunnel: Tunnel,
     two_way: bool,
 }
 
 impl SlotEntry {
     fn new(slot: DestinationSlot, workers: usize) -> Self {
-        Self { slot, counts: Arc::new(DestinationCounts::new(workers)), standing: Standing::Configured, two_way: false }
+        Self {
+            slot,
+            counts: Arc::new(DestinationCounts::new(workers)),
+            standing: Standing::Configured,
+            method: None,
+            tunnel: Tunnel::IPIP,
+            two_way: false,
+        }
+    }
+
+    /// Whether it was removed, and the last look at it has found no flow: nobody can have begun one since.
+    pub fn is_over(&self) -> bool {
+        self.standing == Standing::Leaving && self.counts.is_idle()
     }
 
     /// Whether packets from it may be replies that the director has to translate. Those of FULLNAT are known by the
@@ -92,6 +109,7 @@ impl SlotDirectory {
         let (free, next, workers) = (&mut self.free, &mut self.next, self.workers);
         let entry = self.destinations.entry(name).or_insert_with(|| SlotEntry::new(lowest(free, next), workers));
         entry.standing = Standing::Configured;
+        entry.method = Some(method);
         // Flows that began under NAT stay under it, whatever the method is now.
         entry.two_way = method == Method::Nat || (entry.two_way && !entry.counts.is_idle());
         (entry.slot, Arc::clone(&entry.counts))
@@ -136,7 +154,7 @@ impl SlotDirectory {
             if wanted.contains(name) {
                 return true;
             }
-            let is_over = entry.standing == Standing::Leaving && entry.counts.is_idle();
+            let is_over = entry.is_over();
             entry.standing = Standing::Leaving;
             if is_over {
                 free.insert(entry.slot);
@@ -149,13 +167,25 @@ impl SlotDirectory {
     /// Whether the last flow of a removed server has ended, so that another compilation would let go of it.
     pub fn is_due(&self) -> bool {
         let is_left = |entry: &PairEntry| entry.standing == Standing::Leaving && entry.pair.in_use() == 0;
-        self.destinations.values().any(|entry| entry.standing == Standing::Leaving && entry.counts.is_idle())
-            || self.pairs.values().any(is_left)
+        self.destinations.values().any(SlotEntry::is_over) || self.pairs.values().any(is_left)
     }
 
     /// All real servers, removed ones with flows included.
     pub fn iter(&self) -> impl Iterator<Item = (&DestinationName, &SlotEntry)> {
         self.destinations.iter()
+    }
+
+    /// Remembers the tunnel to a real server, for when it is removed and drains.
+    pub fn remember(&mut self, name: &DestinationName, tunnel: Tunnel) {
+        if let Some(entry) = self.destinations.get_mut(name) {
+            entry.tunnel = tunnel;
+        }
+    }
+
+    /// The real servers of one service, removed ones included.
+    pub fn of<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = (&'a DestinationName, &'a SlotEntry)> {
+        let lowest = Endpoint { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: NetPort::ANY };
+        self.destinations.range((service.clone(), lowest)..).take_while(move |((of, _), _)| of == service)
     }
 
     /// Reads what [`SlotDirectory::save`] wrote; an absent file is an empty directory. All counts are zero: count the
@@ -179,7 +209,8 @@ impl SlotDirectory {
             let slot = DestinationSlot(line.slot);
             let name = line.name().ok_or_else(|| bad(format!("slot {} is of no service that can be", line.slot)))?;
             let two_way = line.two_way;
-            let entry = SlotEntry { two_way, ..SlotEntry::new(slot, workers) };
+            let method = line.method.as_deref().and_then(method);
+            let entry = SlotEntry { method, two_way, ..SlotEntry::new(slot, workers) };
             if line.slot >= MOST_SLOTS {
                 return Err(bad(format!("slot {} is above {MOST_SLOTS}", line.slot)));
             }
@@ -234,6 +265,20 @@ struct Line {
     service: ServiceLine,
     server: SocketAddr,
     two_way: bool,
+    /// Absent where the name of the method does not tell all, and in files of before.
+    #[serde(default)]
+    method: Option<String>,
+}
+
+/// Methods of which the name says everything.
+const NAMED: &[(Method, &str)] = &[(Method::Nat, "nat"), (Method::Dr, "dr")];
+
+fn method(name: &str) -> Option<Method> {
+    NAMED.iter().find(|(_, known)| *known == name).map(|(method, _)| *method)
+}
+
+fn method_name(method: Method) -> Option<&'static str> {
+    NAMED.iter().find(|(known, _)| *known == method).map(|(_, name)| *name)
 }
 
 /// A service's name. Transports have their IANA numbers.
@@ -272,7 +317,8 @@ impl ServiceLine {
 impl Line {
     fn new((name, at): &DestinationName, entry: &SlotEntry) -> Self {
         let (service, server) = (ServiceLine::new(name), socket(at));
-        Self { slot: entry.slot.0, service, server, two_way: entry.two_way }
+        let method = entry.method.and_then(method_name).map(str::to_owned);
+        Self { slot: entry.slot.0, service, server, two_way: entry.two_way, method }
     }
 
     fn name(&self) -> Option<DestinationName> {

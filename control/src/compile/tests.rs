@@ -7,8 +7,10 @@ use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceK
 use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
-use dataplane::service::Encapsulation;
-use dataplane::service::{Activity, AddressRange, Destination, MatchPoint, MssClamp, ServiceName};
+use dataplane::service::{
+    Activity, AddressRange, ConnectionLimits, Datagrams, Destination, Encapsulation, MatchPoint, MssClamp, ServiceName,
+    Thresholds,
+};
 
 use super::*;
 use crate::config::{
@@ -58,6 +60,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
     let real = |(at, method): &(&str, ForwardingMethod)| RealServer {
         at: endpoint(at),
         weight: Weight::ONE,
+        thresholds: Thresholds::default(),
         method: *method,
         encapsulation: Encapsulation::Ipip,
         inhibit_on_failure: false,
@@ -73,6 +76,9 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         mss_clamp: MssClamp::Off,
         syn_proxy: None,
         locals: Vec::new(),
+        datagrams: Datagrams::default(),
+        limits: ConnectionLimits::default(),
+        drain: false,
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }
@@ -341,6 +347,35 @@ fn flows_of_a_removed_server_are_counted_to_their_end_and_its_number_is_given_ag
     assert!(!slots.is_due());
     let last = compile(&with, &topology, &compiled.ports, &mut slots, Some(&later)).unwrap();
     assert_eq!(last.snapshot.services.iter().next().unwrap().destinations[0].slot, slot);
+}
+
+#[test]
+fn a_removed_server_of_a_service_that_drains_stays_until_its_last_flow() {
+    let topology = batch::parse(MACHINE).unwrap();
+    let drained = |servers: &[(&str, ForwardingMethod)]| {
+        config(vec![VirtualServer { drain: true, ..service("10.9.0.1:80", servers) }])
+    };
+    let both = [("10.2.0.5:80", ForwardingMethod::Nat), ("10.2.0.6:80", ForwardingMethod::Nat)];
+    let (with, without) = (drained(&both), drained(&both[1..]));
+    let Run { compiled, mut slots } = run(&with, MACHINE);
+    let first = |compiled: &Compiled| compiled.snapshot.services.iter().next().unwrap().destinations.len();
+    let slot = compiled.snapshot.services.iter().next().unwrap().destinations[1].slot;
+    compiled.snapshot.services.counts(slot).unwrap().begin(Activity::Active);
+    let removed = compile(&without, &topology, &compiled.ports, &mut slots, Some(&compiled)).unwrap();
+    let left = removed.snapshot.services.destination(slot).unwrap();
+    assert_eq!((first(&removed), left.weight, left.at), (1, Weight::ZERO, endpoint("10.2.0.5:80")));
+    assert!(matches!(removed.snapshot.hops.destination(slot), Hop::Neighbour { .. }));
+    assert!(removed.snapshot.services.iter().all(|s| s.flows() == 1));
+
+    let back = compile(&with, &topology, &compiled.ports, &mut slots, Some(&removed)).unwrap();
+    let again = back.snapshot.services.destination(slot).unwrap();
+    assert_eq!((first(&back), again.weight, again.counts.active()), (2, Weight::ONE, 1), "revived");
+
+    let removed = compile(&without, &topology, &compiled.ports, &mut slots, Some(&back)).unwrap();
+    removed.snapshot.services.counts(slot).unwrap().end(Activity::Active);
+    assert!(slots.is_due());
+    let over = compile(&without, &topology, &compiled.ports, &mut slots, Some(&removed)).unwrap();
+    assert!(over.snapshot.services.destination(slot).is_none() && !slots.is_due());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use dataplane::ident::{CoreIndex, MAX_WORKERS};
 use dataplane::service::LocalPorts;
+use dataplane::snapshot::PortReuse;
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -125,9 +126,22 @@ fn general(lower: &mut Lower<'_>, statement: &Statement, config: &mut DataplaneC
             }
             "sloppy_tcp" => config.sloppy_tcp = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w)),
             "local_ports" => config.local_ports = local_ports(lower, word, &mut settings).unwrap_or_default(),
+            "expire_nodest_conn" => {
+                config.expire_nodest_conn = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w));
+            }
+            "conn_reuse_mode" => config.conn_reuse_mode = port_reuse(lower, word, &mut settings),
             "kernel_port" => config.kernel_port = kernel_port(lower, word, &mut settings),
             _ => return unknown(lower, word, "`dataplane`"),
         }
+    }
+}
+
+/// The bits of IPVS's sysctl of this name.
+fn port_reuse(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> PortReuse {
+    match settings.number(lower, word, 0..=3, "mode") {
+        Some(0) => PortReuse::Keep,
+        Some(2 | 3) => PortReuse::ClosedOrFinished,
+        _ => PortReuse::Closed,
     }
 }
 

@@ -13,6 +13,7 @@ mod heading;
 mod include;
 mod keywords;
 mod lexer;
+mod limits;
 mod line;
 mod local_addresses;
 mod lower;

@@ -8,7 +8,10 @@ use std::time::Duration;
 use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
-use dataplane::service::{Encapsulation, LocalPorts, MatchPoint, MssClamp, ServiceName};
+use dataplane::service::{
+    ConnectionLimits, Datagrams, Encapsulation, LocalPorts, MatchPoint, MssClamp, ServiceName, Thresholds,
+};
+use dataplane::snapshot::PortReuse;
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
@@ -103,6 +106,12 @@ pub struct VirtualServer {
     pub syn_proxy: Option<SynProxy>,
     /// `laddr_group_name`: the addresses that FULLNAT connections come from, each once, in the order of the file.
     pub locals: Vec<LocalAddress>,
+    /// `ops`: whether datagrams form flows; only UDP.
+    pub datagrams: Datagrams,
+    /// `connection_limit`, `connection_rate`.
+    pub limits: ConnectionLimits,
+    /// `drain`: connections to a removed real server are forwarded to their end.
+    pub drain: bool,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.
@@ -131,6 +140,8 @@ pub struct RealServer {
     pub method: ForwardingMethod,
     /// The form of its tunnel, where its method is TUN.
     pub encapsulation: Encapsulation,
+    /// `uthreshold` and `lthreshold`; the lower one is not above the upper one.
+    pub thresholds: Thresholds,
     /// `inhibit_on_failure`: on failure set the weight to 0 instead of removing the server.
     pub inhibit_on_failure: bool,
     /// Where the block's heading stands.
@@ -167,6 +178,10 @@ pub struct DataplaneConfig {
     pub sloppy_tcp: bool,
     /// `local_ports`: the ports that FULLNAT connections come from.
     pub local_ports: LocalPorts,
+    /// `expire_nodest_conn`: flows of a removed real server end at their next packet.
+    pub expire_nodest_conn: bool,
+    /// `conn_reuse_mode`: which connections a SYN from the same port replaces.
+    pub conn_reuse_mode: PortReuse,
     /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
     pub timeouts: TimeoutOverrides,
     /// The `interface` blocks, no name twice. Empty: derived from VIPs and the routes to real servers.
@@ -198,6 +213,8 @@ impl Default for DataplaneConfig {
             extensions: None,
             sloppy_tcp: false,
             local_ports: LocalPorts::default(),
+            expire_nodest_conn: false,
+            conn_reuse_mode: PortReuse::default(),
             timeouts: TimeoutOverrides::default(),
             interfaces: Vec::new(),
             kernel_port: Some(KernelPort::default()),

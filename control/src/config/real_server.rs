@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use dataplane::ident::{Endpoint, NetPort, Weight};
-use dataplane::service::Encapsulation;
+use dataplane::service::{Encapsulation, Thresholds};
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
+use super::limits;
 use super::lower::Lower;
 use super::method;
 use super::model::{ForwardingMethod, RealServer};
@@ -48,6 +49,7 @@ impl RealServers {
             weight: defaults.weight,
             method: defaults.method,
             encapsulation: defaults.encapsulation,
+            thresholds: Thresholds::default(),
             inhibit_on_failure: defaults.inhibit_on_failure,
             place: lower.place(block.head()),
         };
@@ -75,16 +77,21 @@ impl RealServers {
 
 fn settings(lower: &mut Lower<'_>, block: &Statement, server: Option<&mut RealServer>) {
     let (mut own_weight, mut own_method, mut own_inhibit) = (None, None, None);
+    let mut thresholds = Thresholds::default();
     for statement in block.inner() {
         lower.no_effect(statement);
         match statement.keyword.map_or("", |keyword| keyword.name) {
             "weight" => own_weight = Some(weight(lower, statement)),
             "lvs_method" => own_method = method::lower(lower, statement),
+            "uthreshold" => thresholds.upper = limits::threshold(lower, statement),
+            "lthreshold" => thresholds.lower = limits::threshold(lower, statement),
             "inhibit_on_failure" => own_inhibit = Some(lower.switch(statement)),
             _ => {}
         }
     }
+    limits::check(lower, block, thresholds);
     if let Some(server) = server {
+        server.thresholds = thresholds;
         server.weight = own_weight.unwrap_or(server.weight);
         (server.method, server.encapsulation) = own_method.unwrap_or((server.method, server.encapsulation));
         server.inhibit_on_failure = own_inhibit.unwrap_or(server.inhibit_on_failure);

@@ -2,9 +2,10 @@
 //!
 //! What a block leaves out gets what keepalived gives it, with a warning that says so.
 
-use dataplane::ident::{Endpoint, NetPort, Protocol, Weight};
-use dataplane::service::{AddressFamily, MatchPoint, ServiceName};
-use dataplane::service::{Encapsulation, MssClamp};
+use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey, Weight};
+use dataplane::service::{
+    AddressFamily, ConnectionLimits, Datagrams, Encapsulation, MatchPoint, MssClamp, ServiceName,
+};
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
@@ -12,6 +13,7 @@ use super::block::Statement;
 use super::diagnostics::Diagnostic;
 use super::heading::{self, Heading};
 use super::lexer::Word;
+use super::limits;
 use super::local_addresses::LocalGroups;
 use super::lower::{Lower, shown};
 use super::match_points::MatchPoints;
@@ -46,6 +48,9 @@ struct Settings {
     family: Option<AddressFamily>,
     mss_clamp: MssClamp,
     syn_proxy: Option<SynProxy>,
+    datagrams: Datagrams,
+    limits: ConnectionLimits,
+    drain: bool,
     /// What was said and not understood: no default and no warning about it.
     said: Said,
 }
@@ -99,6 +104,7 @@ impl VirtualServers {
         }
         let scheduler = settings.scheduling.kind();
         let locals = self.local_groups.of(lower, block, &points, &real_servers);
+        let datagrams = datagrams(lower, block, (&name, &real_servers), settings.datagrams);
         self.servers.push(VirtualServer {
             name,
             points,
@@ -109,6 +115,9 @@ impl VirtualServers {
             mss_clamp: settings.mss_clamp,
             syn_proxy: settings.syn_proxy,
             locals,
+            datagrams,
+            limits: settings.limits,
+            drain: settings.drain,
             real_servers,
             place: lower.place(block.head()),
         });
@@ -181,6 +190,9 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
         family: None,
         mss_clamp: MssClamp::default(),
         syn_proxy: None,
+        datagrams: Datagrams::default(),
+        limits: ConnectionLimits::default(),
+        drain: false,
         said: Said::default(),
     };
     for statement in block.inner() {
@@ -202,6 +214,10 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             "weight" => settings.weight = weight(lower, statement),
             "inhibit_on_failure" => settings.inhibit_on_failure = lower.switch(statement),
             "tunnel_source" => settings.tunnel_sources = tunnel::sources(lower, statement),
+            "ops" if lower.switch(statement) => settings.datagrams = Datagrams::OneByOne,
+            "connection_limit" => settings.limits.flows = limits::limit(lower, statement),
+            "connection_rate" => settings.limits.rate = limits::limit(lower, statement),
+            "drain" => settings.drain = lower.switch(statement),
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
             "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
@@ -257,6 +273,35 @@ fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, heading: &Heading,
             "keepalived makes it persistent for 360 s, which has no effect in this version of Sluice",
         );
     }
+}
+
+/// What `ops` comes to: of a service of one transport, only UDP knows it; FULLNAT needs a flow for its local port.
+fn datagrams(
+    lower: &mut Lower<'_>,
+    block: &Statement,
+    (name, servers): (&ServiceName, &[RealServer]),
+    said: Datagrams,
+) -> Datagrams {
+    let protocol = match name {
+        ServiceName::Address(ServiceKey { protocol, .. }) | ServiceName::Group { protocol, .. } => *protocol,
+        ServiceName::Mark { .. } => Protocol::Udp,
+    };
+    let reason = if protocol != Protocol::Udp {
+        format!("`ops` does nothing in a service of {protocol}")
+    } else if servers.iter().any(|server| server.method == ForwardingMethod::FullNat) {
+        "`ops` does nothing in a service with FULLNAT".to_owned()
+    } else {
+        return said;
+    };
+    if said == Datagrams::OneByOne {
+        let statement = block.inner().iter().find(|statement| statement.name() == "ops");
+        lower.warning(
+            statement.map_or(block.span(), Statement::head),
+            reason,
+            "ignored: it needs UDP by NAT, DR or TUN",
+        );
+    }
+    Datagrams::ByFlow
 }
 
 fn protocol(lower: &mut Lower<'_>, statement: &Statement) -> Option<Protocol> {

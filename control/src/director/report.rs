@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::clock;
 use dataplane::counters::{Counter, Drop, Event, Traffic};
+use dataplane::ident::Weight;
 use dataplane::next_hop::Hop;
 use dataplane::port::ChecksumMode;
 use dataplane::port::xsk::{CopyMode, statistics};
@@ -137,11 +138,16 @@ fn service_view(service: &Service, compiled: &Compiled) -> view::Service {
         group,
         scheduler: service.scheduler.kind().name().to_owned(),
         local: compiled.served.contains(&service.name),
-        destinations: service.destinations.iter().map(|server| destination_view(server, compiled)).collect(),
+        destinations: service
+            .destinations
+            .iter()
+            .map(|server| destination_view(server, compiled, standing(server)))
+            .chain(service.draining.iter().map(|server| destination_view(server, compiled, "draining")))
+            .collect(),
     }
 }
 
-fn destination_view(server: &Destination, compiled: &Compiled) -> view::Destination {
+fn destination_view(server: &Destination, compiled: &Compiled, standing: &str) -> view::Destination {
     let traffic = server.counts.traffic();
     let flowed = |traffic: &Traffic| view::Flowed { packets: traffic.packets.read(), bytes: traffic.bytes.read() };
     let sum = |of: fn(&dataplane::service::FlowTraffic) -> &Traffic| {
@@ -172,7 +178,18 @@ fn destination_view(server: &Destination, compiled: &Compiled) -> view::Destinat
         connections: traffic.iter().map(|worker| worker.connections.read()).sum(),
         inbound: sum(|worker| &worker.inbound),
         outbound: sum(|worker| &worker.outbound),
+        standing: standing.to_owned(),
         way: way.to_owned(),
+    }
+}
+
+fn standing(server: &Destination) -> &'static str {
+    if server.weight == Weight::ZERO {
+        "quiet"
+    } else if server.counts.is_overloaded() {
+        "overloaded"
+    } else {
+        "serving"
     }
 }
 

@@ -1,8 +1,10 @@
 //! What outlives a snapshot: connection counts of a destination, and what the scheduler of a service remembers.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use super::limits::Begun;
+use super::thresholds::Thresholds;
 use crate::counters::{Counter, Traffic};
 use crate::ident::Weight;
 use crate::sched::{Affinity, SchedulerKind};
@@ -17,6 +19,9 @@ pub struct DestinationCounts {
     last_weight: AtomicU32,
     /// The options of the server's last handshake with the SYN proxy.
     pub handshake: LastHandshake,
+    upper: AtomicU32,
+    lower: AtomicU32,
+    is_overloaded: AtomicBool,
     traffic: Box<[FlowTraffic]>,
 }
 
@@ -40,6 +45,9 @@ impl DestinationCounts {
             inactive: AtomicU32::new(0),
             last_weight: AtomicU32::new(0),
             handshake: LastHandshake::default(),
+            upper: AtomicU32::new(0),
+            lower: AtomicU32::new(0),
+            is_overloaded: AtomicBool::new(false),
             traffic: (0..workers).map(|_| FlowTraffic::default()).collect(),
         }
     }
@@ -68,18 +76,24 @@ impl DestinationCounts {
     /// A flow begins, counted as `active` or inactive.
     pub fn begin(&self, activity: Activity) {
         self.cell(activity).fetch_add(1, Ordering::Relaxed);
+        if self.thresholds().is_over(self.all()) {
+            self.is_overloaded.store(true, Ordering::Relaxed);
+        }
     }
 
     /// A flow ends that was counted under `activity`.
     pub fn end(&self, activity: Activity) {
         self.cell(activity).fetch_sub(1, Ordering::Relaxed);
+        if self.is_overloaded() && self.thresholds().is_relieved(self.all()) {
+            self.is_overloaded.store(false, Ordering::Relaxed);
+        }
     }
 
     /// A flow changes from one count to the other.
     pub fn shift(&self, from: Activity, to: Activity) {
         if from != to {
-            self.begin(to);
-            self.end(from);
+            self.cell(to).fetch_add(1, Ordering::Relaxed);
+            self.cell(from).fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -90,6 +104,31 @@ impl DestinationCounts {
             return now;
         }
         Weight::new(self.last_weight.load(Ordering::Relaxed)).unwrap_or(now)
+    }
+
+    /// Sets the bounds. Where the upper one is raised or taken away, the destination is overloaded no longer, until
+    /// the next flow tells.
+    pub fn limit(&self, thresholds: Thresholds) {
+        let before = self.upper.swap(thresholds.upper, Ordering::Relaxed);
+        self.lower.store(thresholds.lower, Ordering::Relaxed);
+        if thresholds.upper == 0 || thresholds.upper > before {
+            self.is_overloaded.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the destination has reached its upper bound and is not below the lower one again.
+    #[inline]
+    pub fn is_overloaded(&self) -> bool {
+        self.is_overloaded.load(Ordering::Relaxed)
+    }
+
+    /// Active and inactive flows.
+    pub fn all(&self) -> u32 {
+        self.active().saturating_add(self.inactive())
+    }
+
+    fn thresholds(&self) -> Thresholds {
+        Thresholds { upper: self.upper.load(Ordering::Relaxed), lower: self.lower.load(Ordering::Relaxed) }
     }
 
     fn cell(&self, activity: Activity) -> &AtomicU32 {
@@ -122,6 +161,7 @@ pub struct ServiceState {
     pub cursor: AtomicU64,
     /// What clients of a proxied service are told.
     pub offer: Offer,
+    begun: Begun,
     affinity: OnceLock<Affinity>,
 }
 
@@ -133,9 +173,42 @@ impl ServiceState {
         }
     }
 
+    /// Flows begun in the present second, where the service has a limit on them.
+    pub(crate) fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
     /// Which destination had which VIP, once [`ServiceState::prepare`] made room for it.
     #[inline]
     pub fn affinity(&self) -> Option<&Affinity> {
         self.affinity.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_overloaded_from_the_upper_bound_to_below_the_lower() {
+        let counts = DestinationCounts::new(1);
+        counts.limit(Thresholds { upper: 3, lower: 2 });
+        counts.begin(Activity::Active);
+        counts.begin(Activity::Inactive);
+        assert!(!counts.is_overloaded());
+        counts.begin(Activity::Active);
+        assert!(counts.is_overloaded());
+        counts.shift(Activity::Active, Activity::Inactive);
+        counts.end(Activity::Inactive);
+        assert!(counts.is_overloaded(), "at the lower bound");
+        counts.end(Activity::Inactive);
+        assert!(!counts.is_overloaded());
+        counts.begin(Activity::Active);
+        counts.begin(Activity::Active);
+        assert!(counts.is_overloaded());
+        counts.limit(Thresholds { upper: 3, lower: 2 });
+        assert!(counts.is_overloaded(), "nothing was changed");
+        counts.limit(Thresholds { upper: 4, lower: 2 });
+        assert!(!counts.is_overloaded(), "raised");
     }
 }

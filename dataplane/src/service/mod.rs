@@ -4,20 +4,26 @@
 //! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
 
 mod counts;
+mod datagrams;
+mod limits;
 mod locals;
 mod mss_clamp;
 mod name;
 mod points;
 mod settings;
 mod table;
+mod thresholds;
 mod tunnel;
 
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
+pub use datagrams::Datagrams;
+pub use limits::{Begun, ConnectionLimits, Limit, Refusal};
 pub use locals::{Local, LocalPair, LocalPorts, PairKey, ServerLocals};
 pub use mss_clamp::MssClamp;
 pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};
 pub use settings::ServiceSettings;
 pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
+pub use thresholds::Thresholds;
 pub use tunnel::{Encapsulation, GreChecksum, GueChecksum, Tunnel};
 
 use std::net::IpAddr;
@@ -71,6 +77,8 @@ pub struct Destination {
     pub method: Method,
     /// Its share; zero takes no new connection.
     pub weight: Weight,
+    /// When it is overloaded.
+    pub thresholds: Thresholds,
     /// For TUN: the outer source address. For NAT to a local server: the source that brings replies back here.
     pub local_source: Option<IpAddr>,
     /// For TUN: the form of its tunnel.
@@ -96,6 +104,7 @@ impl Destination {
             at,
             method,
             weight,
+            thresholds: Thresholds { upper: 0, lower: 0 },
             local_source: None,
             tunnel: Tunnel::IPIP,
             locals: None,
@@ -117,7 +126,7 @@ impl Destination {
     /// Whether it takes new flows.
     #[inline]
     pub fn takes_flows(&self) -> bool {
-        self.weight > Weight::ZERO
+        self.weight > Weight::ZERO && !self.counts.is_overloaded()
     }
 }
 
@@ -134,8 +143,17 @@ pub struct Service {
     pub destinations: Vec<Destination>,
     /// Whether packets to any of them are translated to the other family.
     pub is_mixed: bool,
+    /// Removed ones that serve their flows to the end, with weight 0; no scheduler sees them.
+    pub draining: Vec<Destination>,
     /// What the scheduler remembers, kept over swaps.
     pub state: Arc<ServiceState>,
     /// How its flows are treated.
     pub settings: ServiceSettings,
+}
+
+impl Service {
+    /// Flows of all its destinations; not of those that were removed and do not drain.
+    pub fn flows(&self) -> u64 {
+        self.destinations.iter().chain(&self.draining).map(|d| u64::from(d.counts.all())).sum()
+    }
 }

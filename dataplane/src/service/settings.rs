@@ -2,7 +2,7 @@
 //!
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
-use super::MssClamp;
+use super::{ConnectionLimits, Datagrams, MssClamp};
 use crate::syn_proxy::SynProxy;
 
 /// What a service asks for.
@@ -12,4 +12,8 @@ pub struct ServiceSettings {
     pub mss_clamp: MssClamp,
     /// Clients are answered by cookies first; only for TCP, and for servers by NAT or FULLNAT.
     pub syn_proxy: Option<SynProxy>,
+    /// How many flows it takes.
+    pub limits: ConnectionLimits,
+    /// Whether datagrams form flows.
+    pub datagrams: Datagrams,
 }

@@ -9,7 +9,7 @@ use super::{
     AddressFamily, Destination, DestinationCounts, DestinationSlot, LocalPair, LocalPorts, Mark, MatchPoint, PairKey,
     Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
 };
-use crate::ident::{Endpoint, Protocol};
+use crate::ident::{Endpoint, Protocol, Weight};
 use crate::sched::{Scheduler, SchedulerKind};
 
 /// All services and destinations of one configuration, immutable.
@@ -53,7 +53,11 @@ impl Services {
     #[inline]
     pub fn destination(&self, slot: DestinationSlot) -> Option<&Destination> {
         let (service, at) = (*self.by_slot.get(slot.0 as usize)?)?;
-        self.services.get(service.0 as usize)?.destinations.get(at as usize)
+        let service = self.services.get(service.0 as usize)?;
+        service
+            .destinations
+            .get(at as usize)
+            .or_else(|| service.draining.get((at as usize).checked_sub(service.destinations.len())?))
     }
 
     /// Whether an address and port are FULLNAT's own: nothing but replies of real servers comes there.
@@ -112,6 +116,8 @@ pub struct ServiceSpec {
     pub scheduler: SchedulerKind,
     /// Its destinations, in the order of the configuration.
     pub destinations: Vec<Destination>,
+    /// Removed ones that still serve their flows.
+    pub draining: Vec<Destination>,
     /// What its scheduler remembers.
     pub state: Arc<ServiceState>,
     /// What else it asks for.
@@ -127,8 +133,8 @@ impl ServiceSpec {
             ServiceName::Mark { mark, family } => vec![MatchPoint::Mark(*mark, *family)],
             ServiceName::Group { .. } => Vec::new(),
         };
-        let (state, settings) = (Arc::default(), ServiceSettings::default());
-        Self { name, points, scheduler, destinations, state, settings }
+        let (draining, state, settings) = (Vec::new(), Arc::default(), ServiceSettings::default());
+        Self { name, points, scheduler, destinations, draining, state, settings }
     }
 }
 
@@ -144,7 +150,7 @@ impl ServicesBuilder {
     /// # Errors
     /// [`DuplicateService`] when one of its match points is taken. The table is then of no use.
     pub fn add(&mut self, spec: ServiceSpec) -> Result<ServiceIndex, DuplicateService> {
-        let ServiceSpec { name, points, scheduler, destinations, state, settings } = spec;
+        let ServiceSpec { name, points, scheduler, destinations, draining, state, settings } = spec;
         let index = ServiceIndex(self.services.services.len() as u32);
         if let Some(point) = points.iter().find(|point| !self.services.points.add(**point, index)) {
             return Err(DuplicateService { name, point: *point });
@@ -152,7 +158,10 @@ impl ServicesBuilder {
         let mut list: Vec<_> = destinations.into_iter().map(|d| Destination { service: index, ..d }).collect();
         // IPVS puts a new destination at the head of the list; schedulers walk it from there.
         list.reverse();
-        for (at, destination) in list.iter().enumerate() {
+        let weightless = |d| Destination { service: index, weight: Weight::ZERO, ..d };
+        let draining: Vec<_> = draining.into_iter().map(weightless).collect();
+        for (at, destination) in list.iter().chain(&draining).enumerate() {
+            destination.counts.limit(destination.thresholds);
             let slot = destination.slot.0 as usize;
             if self.services.by_slot.len() <= slot {
                 self.services.by_slot.resize(slot + 1, None);
@@ -164,7 +173,16 @@ impl ServicesBuilder {
         let is_mixed = list.iter().any(|to| to.method.is_two_way() && to.at.address.is_ipv4() != is_v4);
         self.services.is_mixed |= is_mixed;
         let scheduler = Scheduler::new(scheduler, &list);
-        self.services.services.push(Service { name, points, scheduler, destinations: list, is_mixed, state, settings });
+        self.services.services.push(Service {
+            name,
+            points,
+            scheduler,
+            destinations: list,
+            draining,
+            is_mixed,
+            state,
+            settings,
+        });
         Ok(index)
     }
 

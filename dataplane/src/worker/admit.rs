@@ -4,7 +4,7 @@ use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, fullnat, mixed, reply, syn_proxy};
+use super::{Context, Hands, fullnat, limits, mixed, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewExtension, NewFlow, flag};
@@ -13,10 +13,10 @@ use crate::ident::{Endpoint, NetPort, Protocol};
 use crate::next_hop::Hop;
 use crate::port::Ports;
 use crate::sched::Arrival;
-use crate::service::{Destination, Method, Service};
+use crate::service::{Datagrams, Destination, Method, Service};
 use crate::snapshot::StraySegments;
 use crate::state::{TcpState, UDP_STATE, View};
-use crate::wire::TcpFlags;
+use crate::wire::{Fragment, TcpFlags};
 
 /// Other servers that are tried when the reverse key of the one picked is taken.
 const OTHER_SERVERS: usize = 3;
@@ -71,17 +71,56 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
         }
         return None;
     }
+    if is_scheduled_alone(&keyed, service) {
+        once(context, hands, keyed, service);
+        return None;
+    }
+    if let Some(exceeded) = limits::exceeded(context, service) {
+        limits::refuse(context, hands, keyed, exceeded);
+        return None;
+    }
     match open(context, hands, &keyed, service, None) {
         Ok(Opened::Created(flow, destination)) => carry::first(context, hands, keyed, flow, destination),
         Ok(Opened::Adopted(flow)) => return carry::packet_after_all(context, hands, keyed, flow, Direction::Forward),
-        Err(reason) => {
-            if reason == Drop::NoDestination {
-                reply::icmp(context, hands, &keyed.packet, ErrorKind::PortUnreachable, at.address);
-            }
-            hands.discard(context, keyed.packet.frame, reason);
-        }
+        Err(reason) => refuse(context, hands, keyed, reason),
     }
     None
+}
+
+/// Drops a packet that found no flow and no server. Who gets no server hears of it.
+fn refuse<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>, reason: Drop) {
+    if reason == Drop::NoDestination {
+        let vip = keyed.key.destination.into();
+        reply::icmp(context, hands, &keyed.packet, ErrorKind::PortUnreachable, vip);
+    }
+    hands.discard(context, keyed.packet.frame, reason);
+}
+
+/// Whether a packet is a datagram of a service with `ops`. One in fragments gets a flow all the same, for the later ones
+/// to follow.
+fn is_scheduled_alone<F: Path>(keyed: &Keyed<'_, F>, service: &Service) -> bool {
+    service.settings.datagrams == Datagrams::OneByOne
+        && keyed.key.protocol == Protocol::Udp
+        && keyed.packet.headers.fragment == Fragment::Whole
+}
+
+/// Sends a datagram where the scheduler says, and forgets it.
+#[inline(never)]
+fn once<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>, service: &Service) {
+    let Some(destination) = pick(context, &keyed, service) else {
+        return refuse(context, hands, keyed, Drop::NoDestination);
+    };
+    let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
+    match reverse_key::<F>(keyed.key, destination, is_local, 0) {
+        Ok(back) => {
+            context.counters.event(Event::DatagramScheduled).add(1);
+            if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
+                traffic.connections.add(1);
+            }
+            carry::once(context, hands, keyed, destination, back.as_ref());
+        }
+        Err(reason) => refuse(context, hands, keyed, reason),
+    }
 }
 
 /// Whether a packet may open a flow: every datagram, a segment with SYN; with `sloppy_tcp` any but a reset.

@@ -8,7 +8,7 @@ use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
 use super::tunnel;
-use super::{Context, Hands, Packet, clamp, extended, fragment, fullnat, mixed, reply, syn_proxy};
+use super::{Context, Hands, Packet, anew, clamp, extended, fragment, fullnat, mixed, reply, syn_proxy};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
@@ -42,12 +42,12 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
             syn_proxy::Outcome::Flowless(flowless) => return Some(flowless),
         }
     }
-    if entry.deadline().reached(context.now) || is_reuse(entry, &keyed, direction) {
+    if entry.deadline().reached(context.now) || anew::begins(context, entry, &keyed, direction) {
         end(context, hands, flow, entry);
         return Some(keyed);
     }
     let Some(destination) = context.snapshot.services.destination(DestinationSlot(entry.destination())) else {
-        hands.discard(context, keyed.packet.frame, Drop::DestinationGone);
+        anew::without_server(context, hands, keyed, flow, entry);
         return None;
     };
     if !advance(context, entry, destination, direction, &keyed) {
@@ -124,6 +124,27 @@ fn remember<F: Path, P: Ports>(
     }
 }
 
+/// A datagram that was scheduled alone: it goes by the server's method, and leaves no flow. `back` is how an answer of a
+/// NAT server would be keyed.
+#[inline(never)]
+pub(super) fn once<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<'_, F>,
+    destination: &Destination,
+    back: Option<&FlowKey<F::Addr>>,
+) {
+    let packet = keyed.packet;
+    count(context, destination, Direction::Forward, &packet);
+    let vip = || keyed.key.destination.into();
+    match (back, destination.method) {
+        (Some(back), _) => to_server_nat::<F, P>(context, hands, packet, back, destination, vip),
+        (None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
+        (None, Method::Tun) => tunnel::to_server::<F, P>(context, hands, packet, || *keyed.key, destination, vip),
+        (None, Method::Nat | Method::FullNat) => hands.discard(context, packet.frame, Drop::NoDestination),
+    }
+}
+
 /// Rewrites a packet by its flow's method and sends it. A flow with a reverse key began under NAT and stays under it,
 /// whatever its server's method is by now.
 #[inline(always)]
@@ -153,7 +174,7 @@ fn deliver<F: Path, P: Ports>(
     match (entry.reverse(), destination.method) {
         (Some(back), _) => to_server_nat::<F, P>(context, hands, packet, &back, destination, vip),
         (None, Method::Dr) => to_server_dr::<F, P>(context, hands, packet, destination, vip),
-        (None, Method::Tun) => tunnel::to_server(context, hands, packet, entry, destination, vip),
+        (None, Method::Tun) => tunnel::to_server::<F, P>(context, hands, packet, || entry.forward(), destination, vip),
         // The server of a one-way flow now wants NAT or FULLNAT, for which the flow has no key.
         (None, Method::Nat | Method::FullNat) => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
@@ -170,7 +191,7 @@ pub(super) fn one_way<F: Path, T: Path, P: Ports>(
 ) {
     match destination.method {
         Method::Dr => to_server_dr::<F, P>(context, hands, packet, destination, vip),
-        Method::Tun => tunnel::to_server(context, hands, packet, entry, destination, vip),
+        Method::Tun => tunnel::to_server::<T, P>(context, hands, packet, || entry.forward(), destination, vip),
         Method::Nat | Method::FullNat => hands.discard(context, packet.frame, Drop::DestinationGone),
     }
 }
@@ -179,6 +200,18 @@ pub(super) fn one_way<F: Path, T: Path, P: Ports>(
 #[cold]
 #[inline(never)]
 pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, flow: FlowRef, entry: &FlowEntry<F>) {
+    let is_late = entry.deadline().reached(context.now);
+    end_as(context, hands, flow, entry, if is_late { Event::FlowExpired } else { Event::FlowReused });
+}
+
+/// As [`end`], counted as `event`.
+pub(super) fn end_as<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    flow: FlowRef,
+    entry: &FlowEntry<F>,
+    event: Event,
+) {
     if !F::table(context.shared).end(F::part(hands), flow) {
         return;
     }
@@ -187,17 +220,7 @@ pub(super) fn end<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>,
         counts.end(path::activity(entry));
     }
     fullnat::release(&context.snapshot.services, entry);
-    let is_late = entry.deadline().reached(context.now);
-    context.counters.event(if is_late { Event::FlowExpired } else { Event::FlowReused }).add(1);
-}
-
-/// Whether a client begins anew with the port of a connection that is over (`conn_reuse_mode` 1).
-fn is_reuse<F: Path>(entry: &FlowEntry<F>, keyed: &Keyed<'_, F>, direction: Direction) -> bool {
-    let tcp = keyed.packet.headers.tcp;
-    tcp.contains(TcpFlags::SYN)
-        && !tcp.contains(TcpFlags::ACK)
-        && direction == Direction::Forward
-        && TcpState::from_u8(entry.state().state()).is_reusable()
+    context.counters.event(event).add(1);
 }
 
 /// Moves the flow's state, its destination's counts and its deadline. False when the flow is over.

@@ -4,6 +4,7 @@
 //! prefetch, look up all, act on all. Nothing here locks, allocates, logs or calls the system (but for the rings).
 
 mod admit;
+mod anew;
 mod board;
 mod carry;
 mod clamp;
@@ -15,6 +16,7 @@ mod fullnat;
 mod held;
 mod idle;
 mod limiter;
+mod limits;
 mod mixed;
 mod pass;
 mod path;

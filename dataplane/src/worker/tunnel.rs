@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::path::Path;
 use super::{Context, Hands, Packet, carry, egress};
 use crate::counters::Drop;
-use crate::flow::FlowEntry;
+use crate::flow::FlowKey;
 use crate::forward::gue::{self, Gue, OuterChecksum};
 use crate::forward::tun::{self, Shim, TunnelEnds};
 use crate::next_hop::Hop;
@@ -15,13 +15,13 @@ use crate::port::Ports;
 use crate::service::{Destination, Encapsulation, GueChecksum};
 use crate::wire::Headers;
 
-/// Sends a packet to the real server by its tunnel; `vip` speaks to its sender when it does not fit.
+/// Sends a packet of `flow` (client to VIP) to the real server by its tunnel; `vip` speaks to its sender when it does not fit.
 #[inline(always)]
 pub(super) fn to_server<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     packet: Packet<'_>,
-    entry: &FlowEntry<F>,
+    flow: impl Fn() -> FlowKey<F::Addr>,
     destination: &Destination,
     vip: impl Fn() -> IpAddr,
 ) {
@@ -29,7 +29,7 @@ pub(super) fn to_server<F: Path, P: Ports>(
     if *hop == Hop::Kernel {
         return egress::to_kernel(context, hands, packet);
     }
-    let Some(ends) = ends(entry, destination) else {
+    let Some(ends) = ends::<F>(&flow, destination) else {
         return hands.discard(context, packet.frame, Drop::NoRoute);
     };
     let Some(packet) = carry::fit(context, hands, packet, hop, destination.overhead(), vip) else { return };
@@ -41,7 +41,7 @@ pub(super) fn to_server<F: Path, P: Ports>(
         Encapsulation::Ipip => Shim::None,
         Encapsulation::Gre(checksum) => Shim::Gre(checksum),
         Encapsulation::Gue { port, checksum } => {
-            let source = gue::source_port(entropy(entry));
+            let source = gue::source_port(entropy::<F>(&flow()));
             let remote = match checksum {
                 GueChecksum::Absent | GueChecksum::Present => None,
                 GueChecksum::Remote => leave_checksum(hands.ports.bytes_mut(&mut frame), headers),
@@ -69,8 +69,8 @@ pub(super) fn to_server<F: Path, P: Ports>(
 
 /// Where a flow's outer packets come from and go to.
 #[inline(always)]
-fn ends<F: Path>(entry: &FlowEntry<F>, destination: &Destination) -> Option<TunnelEnds> {
-    let spread = destination.tunnel.sources.and_then(|_| destination.tunnel.source(entropy(entry)));
+fn ends<F: Path>(flow: impl Fn() -> FlowKey<F::Addr>, destination: &Destination) -> Option<TunnelEnds> {
+    let spread = destination.tunnel.sources.and_then(|_| destination.tunnel.source(entropy::<F>(&flow())));
     TunnelEnds::new(spread.or(destination.local_source)?, destination.at.address)
 }
 
@@ -82,9 +82,9 @@ fn leave_checksum(packet: &mut [u8], headers: &Headers) -> Option<gue::Remote> {
 
 /// What tells a flow from others in an outer header: the same for all its packets. It need not be secret, so it is not
 /// taken from the table's keyed hash, of which nothing may be seen outside.
-fn entropy<F: Path>(entry: &FlowEntry<F>) -> u32 {
+fn entropy<F: Path>(flow: &FlowKey<F::Addr>) -> u32 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let words = F::pack(&entry.forward());
+    let words = F::pack(flow);
     let mix = |sum: u64, word: &u64| (sum ^ word).wrapping_mul(ODD).rotate_left(29);
     (words.as_ref().iter().fold(ODD, mix).wrapping_mul(ODD) >> 32) as u32
 }

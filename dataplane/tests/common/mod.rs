@@ -65,6 +65,10 @@ pub struct Setup {
     pub settings: ServiceSettings,
     pub generation: u16,
     pub router: [u8; 6],
+    /// So many servers at the end of each list were removed and drain.
+    pub draining: usize,
+    /// So many before those were removed and do not drain.
+    pub removed: usize,
     pub tunnel_to: Option<&'static str>,
     /// Local addresses of FULLNAT, of both families, with their ports.
     pub locals: Vec<&'static str>,
@@ -88,6 +92,8 @@ impl Setup {
             settings: ServiceSettings::default(),
             generation: 1,
             router: ROUTER_MAC,
+            draining: 0,
+            removed: 0,
             tunnel_to: None,
             locals: vec!["10.2.0.201", "fd02::201"],
             local_ports: LocalPorts::new(5000, 5999).unwrap(),
@@ -108,7 +114,7 @@ impl Setup {
             (Protocol::Udp, "2001:db8::80", 80),
         ] {
             let servers = if ip(vip).is_ipv4() { &self.servers4 } else { &self.servers6 };
-            let list: Vec<_> = servers
+            let mut list: Vec<_> = servers
                 .iter()
                 .map(|(address, weight)| {
                     slot += 1;
@@ -117,8 +123,12 @@ impl Setup {
                 })
                 .collect();
             let key = ServiceKey { protocol, at: at(vip, port) };
+            let draining = list.split_off(list.len().saturating_sub(self.draining));
+            for removed in list.split_off(list.len().saturating_sub(self.removed)) {
+                services.keep(removed.slot, removed.counts);
+            }
             let spec = ServiceSpec::new(key, self.scheduler, list);
-            services.add(ServiceSpec { settings: self.settings.clone(), ..spec }).unwrap();
+            services.add(ServiceSpec { draining, settings: self.settings.clone(), ..spec }).unwrap();
         }
         Snapshot {
             services: Arc::new(services.build()),

@@ -450,16 +450,16 @@ const VIRTUAL_SERVER: &[Group] = &[
         "flag-2",
         "flag-3",
         "ip_family",
+        "ops",
         // Refused rather than ignored: without them packets would go another way than the file says.
         "laddr_group_name",
     ]),
     // Of Sluice, unknown to keepalived.
-    used(&["mss_clamp", "tunnel_source"]),
+    used(&["mss_clamp", "tunnel_source", "connection_limit", "connection_rate", "drain"]),
     used_block(Context::RealServer, &["real_server"]),
     Group { body: Maybe(Context::SynProxy), support: Used, names: &["syn_proxy"] },
     Group { body: Nothing, support: Accepted, names: &["delay_loop", "hashed"] },
     idle(&[
-        "ops",
         "persistence_engine",
         "persistence_timeout",
         "persistence_granularity",
@@ -491,11 +491,9 @@ const SYN_PROXY: &[Group] =
     &[used(&["mss", "wscale", "sack", "timestamps", "defer", "syn_retry", "ack_storm", "conn_reuse"])];
 
 const REAL_SERVER: &[Group] = &[
-    used(&["weight", "lvs_method", "inhibit_on_failure"]),
+    used(&["weight", "lvs_method", "inhibit_on_failure", "uthreshold", "lthreshold"]),
     Group { body: Nothing, support: Accepted, names: &["delay_loop"] },
     idle(&[
-        "uthreshold",
-        "lthreshold",
         "notify_up",
         "notify_down",
         "alpha",
@@ -569,7 +567,18 @@ const FILE_CHECK: &[Group] = &[PACE, idle(&["track_file", "weight", "dynamic"])]
 const BFD_CHECK: &[Group] = &[idle(&["name", "alpha"])];
 
 const DATAPLANE: &[Group] = &[
-    used(&["workers", "idle", "connections", "connections6", "extensions", "sloppy_tcp", "local_ports", "kernel_port"]),
+    used(&[
+        "workers",
+        "idle",
+        "connections",
+        "connections6",
+        "extensions",
+        "sloppy_tcp",
+        "local_ports",
+        "kernel_port",
+        "expire_nodest_conn",
+        "conn_reuse_mode",
+    ]),
     used_block(Context::DataplaneInterface, &["interface"]),
     used_block(Context::DataplaneTimeouts, &["timeouts"]),
 ];
