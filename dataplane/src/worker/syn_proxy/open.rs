@@ -16,7 +16,7 @@ use crate::wire::TcpFlags;
 use crate::worker::admit::{self, Beginning, Opened};
 use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
-use crate::worker::{Context, Hands, Packet, carry, reply};
+use crate::worker::{Context, Hands, Packet, carry, limits, reply};
 
 /// How long a server's first answer is waited for; each time after that twice as long as before.
 pub(super) const FIRST_WAIT: Ticks = Ticks::seconds(1);
@@ -40,6 +40,10 @@ pub(super) fn flow<'h, F: Path, P: Ports>(
     };
     if proxy.defer && !has_data {
         hands.discard(context, keyed.packet.frame, Drop::Deferred);
+        return None;
+    }
+    if let Some(exceeded) = limits::exceeded(context, service) {
+        limits::refuse(context, hands, keyed, exceeded);
         return None;
     }
     let (value, echo) = options.timestamps.unwrap_or((0, 0));
