@@ -69,6 +69,7 @@ impl Scene {
             ports: [settings("clients"), settings("servers")].into(),
             kernel: None,
             policy: Policy::default(),
+            watch: None,
         }))
     }
 

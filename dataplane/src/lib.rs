@@ -17,5 +17,6 @@ pub mod state;
 pub mod steer;
 pub mod syn_proxy;
 mod sys;
+pub mod watch;
 pub mod wire;
 pub mod worker;

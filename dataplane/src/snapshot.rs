@@ -7,6 +7,7 @@ use crate::next_hop::{LinkHeader, NextHops};
 use crate::port::ChecksumMode;
 use crate::service::Services;
 use crate::state::Timeouts;
+use crate::watch::Watch;
 
 /// Everything that a worker needs to know to forward. Cheap to build from unchanged parts.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub kernel: Option<KernelPort>,
     /// How flows are treated.
     pub policy: Policy,
+    /// What is looked at, while somebody looks.
+    pub watch: Option<Arc<Watch>>,
 }
 
 /// What a worker has to know of a port.

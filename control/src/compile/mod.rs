@@ -151,6 +151,7 @@ pub fn compile(
         ports: ports.iter().map(settings).collect(),
         kernel,
         policy: policy::policy(&config.dataplane),
+        watch: None,
     };
     let findings = findings.into_iter().collect();
     Ok(Compiled { snapshot, steer, served, ports: ports.to_vec(), findings, wanted, plan, leaving })

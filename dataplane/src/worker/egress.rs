@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::{Context, Hands, Packet};
+use super::{Context, Hands, Packet, watch};
 use crate::counters::{Drop, Event};
 use crate::ident::{MacAddr, PortIndex};
 use crate::next_hop::Hop;
@@ -126,6 +126,9 @@ pub(super) fn emit<P: Ports>(
 #[inline(always)]
 pub(super) fn transmit<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, port: PortIndex) -> bool {
     let bytes = frame.len();
+    if hands.watcher.is_on {
+        watch::left(context, hands, &frame, port);
+    }
     match hands.ports.transmit(port, frame) {
         Ok(()) => {
             context.counters.event(Event::Forwarded).add(1);

@@ -24,6 +24,7 @@ mod reply;
 mod syn_proxy;
 mod tunnel;
 mod tunnel_error;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,11 +45,13 @@ use crate::service::DestinationSlot;
 use crate::snapshot::Snapshot;
 use crate::state::Activity;
 use crate::syn_proxy::cookie::{Cookies, Secret};
+use crate::watch::Watch;
 use crate::wire::Headers;
 use fragment::{Early, FragmentTable};
 use held::Held;
 use limiter::Limiter;
 use syn_proxy::Handshakes;
+use watch::Watcher;
 
 /// Entries that a worker looks at for expiry in one turn, at least. At a million turns a second a table of ten million
 /// is gone through in less than a second.
@@ -156,6 +159,7 @@ struct Hands<P> {
     handshakes: Handshakes,
     /// What clients sent before their servers answered.
     first_data: Held,
+    watcher: Watcher,
     /// IPv4 identification of the next packet of our own.
     next_id: u16,
 }
@@ -168,6 +172,16 @@ struct Context<'a> {
     counters: &'a WorkerCounters,
     worker: WorkerIndex,
     now: Tick,
+    /// As `now`, since boot.
+    time: Duration,
+}
+
+impl<'a> Context<'a> {
+    /// What is looked at, while somebody looks.
+    #[inline]
+    fn watch(self) -> Option<&'a Watch> {
+        self.snapshot.watch.as_deref()
+    }
 }
 
 /// A frame with what was read from its headers, and the port that it came from. Small, so that it is passed in
@@ -195,6 +209,7 @@ impl<P: Ports> Worker<P> {
             cookies: Cookies::new(shared.cookie_secret, now),
             handshakes: Handshakes::new(),
             first_data: Held::new(FIRST_DATA),
+            watcher: Watcher::new(now),
             next_id: 0,
         };
         let snapshot = shared.snapshot.load_full();
@@ -217,6 +232,7 @@ impl<P: Ports> Worker<P> {
             counters: &board.counters,
             worker: self.index,
             now: Tick::at(now),
+            time: now,
         };
         let mut taken = 0;
         let mut burst = Burst::new();
@@ -253,6 +269,7 @@ impl<P: Ports> Worker<P> {
             counters: &board.counters,
             worker: self.index,
             now: Tick::at(self.last),
+            time: self.last,
         };
         fragment::abandon(context, &mut self.hands);
         syn_proxy::abandon(context, &mut self.hands);
@@ -303,6 +320,9 @@ impl<P: Ports> Hands<P> {
     #[inline(never)]
     fn discard(&mut self, context: Context<'_>, frame: Frame, reason: Drop) {
         context.counters.drop(reason).add(1);
+        if self.watcher.is_on {
+            watch::dropped(context, self, &frame, reason);
+        }
         self.ports.free(frame);
     }
 }

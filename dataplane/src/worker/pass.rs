@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use arrayvec::ArrayVec;
 
 use super::path::Path;
-use super::{Context, Hands, Packet, admit, carry, error, fragment, mixed};
+use super::{Context, Hands, Packet, admit, carry, error, fragment, mixed, watch};
 use crate::counters::{Drop, Event};
 use crate::flow::{Find, FlowKey, KeyHash, V4, V6};
 use crate::ident::{PortIndex, Protocol};
@@ -60,6 +60,14 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
     }
     let source = Source::of(context, port);
     let traffic = context.counters.ports().get(port.0 as usize);
+    if let Some(watch) = context.watch() {
+        for frame in burst.iter() {
+            if let Some(traffic) = traffic {
+                traffic.received.count(frame.len());
+            }
+        }
+        return watch::burst(context, hands, watch, source, burst);
+    }
     let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
     for frame in burst.drain(..) {
         if let Some(traffic) = traffic {
@@ -71,10 +79,20 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
     look_up(context, hands, &mut v6, port);
 }
 
+/// Handles one frame by itself.
+#[cold]
+#[inline(never)]
+pub(super) fn alone<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, source: Source, frame: Frame) {
+    let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
+    sort(context, hands, frame, source, &mut v4, &mut v6);
+    look_up(context, hands, &mut v4, source.port);
+    look_up(context, hands, &mut v6, source.port);
+}
+
 /// What to look at in the frames of a port.
 #[derive(Clone, Copy)]
-struct Source {
-    port: PortIndex,
+pub(super) struct Source {
+    pub(super) port: PortIndex,
     checksum: ChecksumMode,
     is_kernel: bool,
 }
@@ -136,7 +154,7 @@ fn sort<P: Ports>(
 }
 
 /// The key that a packet is looked up by, if it has ports.
-enum Keys {
+pub(super) enum Keys {
     V4(FlowKey<Ipv4Addr>),
     V6(FlowKey<Ipv6Addr>),
     None,
@@ -144,7 +162,7 @@ enum Keys {
 
 impl Keys {
     #[inline(always)]
-    fn of(headers: &Headers, bytes: &[u8]) -> Self {
+    pub(super) fn of(headers: &Headers, bytes: &[u8]) -> Self {
         let protocol = Protocol::from_number(headers.protocol);
         match (protocol, headers.fragment, headers.version) {
             (None, ..) | (_, Fragment::Later { .. }, _) => Self::None,

@@ -140,6 +140,7 @@ impl Setup {
                 rate: 1000,
             }),
             policy: self.policy.clone(),
+            watch: None,
         }
     }
 
