@@ -144,6 +144,7 @@ lab_steps() {
   done
   run lab-toobig 5 "$TESTS/lab-toobig.sh"
   run lab-local 5 "$TESTS/lab-local.sh"
+  run lab-trace 5 "$TESTS/lab-trace.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
 }
 

@@ -17,3 +17,4 @@ pub mod signals;
 pub mod state_dir;
 mod sys;
 pub mod topology;
+pub mod watch;

@@ -1,10 +1,11 @@
 //! The API's client, for the commands.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -13,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::view::{Reloaded, Status};
+use crate::watch::{Form, Order};
 
 /// How long an answer may take: a reload of a large configuration included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,11 +61,55 @@ fn parse<T: DeserializeOwned>(code: StatusCode, body: &[u8], understood: bool) -
     Ok(serde_json::from_slice(body)?)
 }
 
-async fn exchange(socket: &Path, method: Method, path: &'static str) -> Result<(StatusCode, Bytes), ClientError> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+/// Orders a trace or a capture and gives its answers, piece by piece, to `each` until that says `Break`, the director
+/// has shown enough or is gone. `begun` is called when the order was taken.
+pub async fn watch(
+    socket: &Path,
+    form: Form,
+    order: &Order,
+    begun: impl FnOnce(),
+    mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+) -> Result<(), ClientError> {
+    let path = match form {
+        Form::Trace => "/v1/trace",
+        Form::Capture => "/v1/capture",
+    };
+    let stream = connect(socket).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let mut request = Request::new(Full::new(Bytes::from(serde_json::to_vec(order)?)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = hyper::Uri::from_static(path);
+    let json = hyper::header::HeaderValue::from_static("application/json");
+    request.headers_mut().insert(hyper::header::CONTENT_TYPE, json);
+    request.headers_mut().insert(hyper::header::HOST, hyper::header::HeaderValue::from_static("sluice"));
+    let response = timeout(PATIENCE, sender.send_request(request)).await.map_err(|_| ClientError::Silent)??;
+    let code = response.status();
+    let mut body = response.into_body();
+    if !code.is_success() {
+        let said = body.collect().await?.to_bytes();
+        return Err(ClientError::Refused(code, String::from_utf8_lossy(&said).into_owned()));
+    }
+    begun();
+    // A stream that breaks off has ended, too: the director is gone.
+    while let Some(Ok(frame)) = body.frame().await {
+        if frame.data_ref().is_some_and(|data| each(data).is_break()) {
+            break;
+        }
+    }
+    connection.abort();
+    Ok(())
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(socket).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoDirector(socket.to_owned()),
         _ => ClientError::Connect(socket.to_owned(), error),
-    })?;
+    })
+}
+
+async fn exchange(socket: &Path, method: Method, path: &'static str) -> Result<(StatusCode, Bytes), ClientError> {
+    let stream = connect(socket).await?;
     timeout(PATIENCE, request(stream, method, path)).await.map_err(|_| ClientError::Silent)?
 }
 

@@ -1,6 +1,7 @@
 //! The API: HTTP and JSON on a Unix socket that only its owner may open.
 //!
-//! `GET /v1/status`, `GET /v1/services`, `GET /v1/counters`, `POST /v1/reload`. Each request becomes a [`Request`] to the
+//! `GET /v1/status`, `GET /v1/services`, `GET /v1/counters`, `POST /v1/reload`; `POST /v1/trace` and `POST /v1/capture`
+//! with a [`watch::Order`], whose answers go on until somebody ends them. Each request becomes a [`Request`] to the
 //! control loop, which alone knows the answer; so handlers share no state with it.
 
 pub mod client;
@@ -11,14 +12,17 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::watch::{Form, Order, Refusal, Viewer};
 use view::{Reloaded, Status};
 
 /// A question to the control loop.
@@ -28,6 +32,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// Read the configuration again.
     Reload(oneshot::Sender<Reloaded>),
+    /// Look at packets.
+    Watch(Order, Form, oneshot::Sender<Result<Viewer, Refusal>>),
 }
 
 /// Where questions go.
@@ -90,6 +96,8 @@ fn router(questions: Questions) -> Router {
         .route("/v1/services", get(|State(questions)| answer(questions, Request::Status, |status| status.services)))
         .route("/v1/counters", get(|State(questions)| answer(questions, Request::Status, |status| status.counters)))
         .route("/v1/reload", post(reload))
+        .route("/v1/trace", post(|State(questions), Json(order)| watch(questions, order, Form::Trace)))
+        .route("/v1/capture", post(|State(questions), Json(order)| watch(questions, order, Form::Capture)))
         .with_state(questions)
 }
 
@@ -110,6 +118,25 @@ async fn reload(State(questions): State<Questions>) -> Response {
     match ask(&questions, Request::Reload).await {
         Some(answer) if answer.applied => Json(answer).into_response(),
         Some(answer) => (StatusCode::UNPROCESSABLE_ENTITY, Json(answer)).into_response(),
+        None => stopping(),
+    }
+}
+
+/// 200 with a stream; 409 while another runs; 422 for an order that is not understood.
+async fn watch(questions: Questions, order: Order, form: Form) -> Response {
+    let kind = match form {
+        Form::Trace => "application/x-ndjson",
+        Form::Capture => "application/x-pcapng",
+    };
+    match ask(&questions, |answer| Request::Watch(order, form, answer)).await {
+        Some(Ok(viewer)) => ([(CONTENT_TYPE, kind)], Body::from_stream(viewer.stream())).into_response(),
+        Some(Err(refusal)) => {
+            let code = match refusal {
+                Refusal::Busy => StatusCode::CONFLICT,
+                Refusal::Filter(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            (code, refusal.to_string()).into_response()
+        }
         None => stopping(),
     }
 }

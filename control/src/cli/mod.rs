@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed (the reason stands on standard error), 2 wrong usage, 3 no director answers.
 
+mod capture;
 pub mod check;
 #[cfg(feature = "afxdp")]
 mod cleanup;
@@ -11,6 +12,7 @@ pub mod replay;
 #[cfg(feature = "afxdp")]
 mod run;
 mod status;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ Examples:
   sluice run -f /etc/keepalived/keepalived.conf    run the director in the foreground (under systemd: Type=notify)
   sluice status                                    services, servers, workers, ports, drops and their reasons
   sluice reload                                    read the configuration again; also: kill -HUP
+  sluice trace host 192.0.2.1 and port 80          what becomes of these packets, step by step, and why
+  sluice capture drop -w dropped.pcapng            packets that are dropped, with the reason
   sluice replay --help                             where would these captured packets go, and why?
   sluice cleanup                                   take away what a killed director left: program, addresses, veth
 
@@ -52,6 +56,10 @@ enum Command {
     Status(status::StatusArguments),
     /// Let the running director read its configuration again, whole or not at all
     Reload(StateArguments),
+    /// Show what becomes of packets in the running director, step by step
+    Trace(trace::TraceArguments),
+    /// Write packets of the running director to a pcapng file, as they come, leave or are dropped
+    Capture(capture::CaptureArguments),
     /// Send captured packets through the director and show where each would go; needs no privilege
     Replay(replay::ReplayArgs),
     /// Take away what a director that was killed left on this machine
@@ -79,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Trace(arguments) => trace::run(&arguments),
+        Command::Capture(arguments) => capture::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         #[cfg(feature = "afxdp")]
         Command::Cleanup(arguments) => cleanup::run(&arguments),

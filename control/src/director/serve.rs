@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::clock;
@@ -26,6 +27,7 @@ use crate::error::chain;
 use crate::signals::Signals;
 use crate::state_dir::StateDir;
 use crate::topology::{RouteTable, Topology};
+use crate::watch::{Form, Order, Refusal, Viewer};
 
 /// How often workers are looked after: what they want, whether they live.
 const LOOK: Duration = Duration::from_millis(100);
@@ -141,7 +143,15 @@ impl Director {
         match question {
             Request::Status(answer) => drop(answer.send(self.status())),
             Request::Reload(answer) => drop(answer.send(self.reload().await)),
+            Request::Watch(order, form, answer) => drop(answer.send(self.watch(&order, form))),
         }
+    }
+
+    /// Lets somebody look at packets.
+    fn watch(&mut self, order: &Order, form: Form) -> Result<Viewer, Refusal> {
+        let ports: Vec<_> = self.parts.compiled.ports.iter().map(|port| port.name.clone()).collect();
+        let viewer = Viewer::new(order, form, Arc::clone(&self.parts.shared), &ports)?;
+        if self.parts.publisher.begin_watch(viewer.watch(), viewer.lease()) { Ok(viewer) } else { Err(Refusal::Busy) }
     }
 
     /// Reads the configuration again: applied whole, or not at all.
@@ -198,6 +208,7 @@ impl Director {
         if let Some(worker) = self.parts.workers.dead() {
             return Err(DirectorError::WorkerDied(worker.0));
         }
+        self.parts.publisher.end_watch();
         self.parts.publisher.collect();
         let mut missed = BTreeSet::new();
         while let Some(address) = self.parts.shared.wanted.pop() {
