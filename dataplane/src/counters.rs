@@ -55,6 +55,7 @@ counted! {
         Martian = "martian", "from or to a loopback address, which no wire may carry (RFC 1122 section 3.2.1.3)";
         BadEthernet = "bad_ethernet", "neither IPv4 nor IPv6, or more than two VLAN tags";
         BadIpHeader = "bad_ip_header", "an IP header with a wrong version, length or checksum";
+        SourceRoute = "source_route", "an IPv4 packet with a source route (RFC 7126)";
         BadExtension = "bad_extension", "an IPv6 extension header that does not end, or too many of them";
         BadTransport = "bad_transport", "a transport header with an impossible length";
         BadChecksum = "bad_checksum", "a wrong transport checksum on a port with `checksum full`";

@@ -239,6 +239,9 @@ fn parse_v4(frame: &[u8], l3: usize) -> Result<Headers, Drop> {
     if checksum::fold(checksum::sum(frame.get(l3..l4).ok_or(Drop::Truncated)?)) != 0xffff {
         return Err(Drop::BadIpHeader);
     }
+    if header_length > ipv4::LENGTH {
+        check_options(frame.get(l3 + ipv4::LENGTH..l4).ok_or(Drop::Truncated)?)?;
+    }
     let word = u16_at(header, ipv4::FRAGMENT);
     let id = u32::from(u16_at(header, ipv4::ID));
     let fragment = match (word & ipv4::OFFSET_MASK, word & ipv4::MORE_FRAGMENTS) {
@@ -248,6 +251,33 @@ fn parse_v4(frame: &[u8], l3: usize) -> Result<Headers, Drop> {
     };
     let ip = (IpVersion::V4, l3 as u16, header[ipv4::TTL]);
     finish(frame, ip, (l4, end), header[ipv4::PROTOCOL], fragment)
+}
+
+/// Refuses source routes (RFC 7126 sections 4.3 and 4.4; Linux does unless `accept_source_route` is set), for the packet
+/// is not at its destination yet and its checksum does not cover the address that it goes to; and options that do not
+/// end. Others, record route and time stamps among them, pass as they are.
+#[cold]
+fn check_options(mut options: &[u8]) -> Result<(), Drop> {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    while let Some((kind, rest)) = options.split_first() {
+        options = match *kind {
+            END => return Ok(()),
+            NO_OPERATION => rest,
+            LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => return Err(Drop::SourceRoute),
+            _ => {
+                let length = rest.first().map_or(0, |length| usize::from(*length));
+                // Kind and length themselves count.
+                if length < 2 {
+                    return Err(Drop::BadIpHeader);
+                }
+                options.get(length..).ok_or(Drop::BadIpHeader)?
+            }
+        };
+    }
+    Ok(())
 }
 
 #[inline]
@@ -363,4 +393,26 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 #[inline]
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes(array(bytes, at).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_pass_but_for_source_routes_and_those_that_do_not_end() {
+        for (options, expected) in [
+            (&[1, 1, 1, 0][..], Ok(())),
+            (&[7, 7, 4, 0, 0, 0, 0, 0], Ok(())),
+            (&[148, 4, 0, 0], Ok(())),
+            (&[0, 131, 3, 4], Ok(())),
+            (&[1, 131, 3, 4], Err(Drop::SourceRoute)),
+            (&[137, 3, 4, 0], Err(Drop::SourceRoute)),
+            (&[7, 0, 0, 0], Err(Drop::BadIpHeader)),
+            (&[7, 5, 0, 0], Err(Drop::BadIpHeader)),
+            (&[1, 1, 1, 7], Err(Drop::BadIpHeader)),
+        ] {
+            assert_eq!(check_options(options), expected, "{options:?}");
+        }
+    }
 }
