@@ -263,7 +263,7 @@ build_fullnat() {
 
 nginx_config() {
   local dir=$LAB/$1
-  mkdir -p "$dir" "$LAB/www"
+  mkdir -p "$dir/up" "$LAB/www"
   cat <<NGINX
 user root;
 worker_processes 1;
@@ -273,6 +273,7 @@ error_log $dir/error.log;
 events { worker_connections 4096; }
 http {
   log_format lab '\$remote_addr \$server_addr \$status \$request_uri';
+  log_format proxy '\$proxy_protocol_addr \$proxy_protocol_port \$proxy_protocol_server_addr \$proxy_protocol_server_port \$remote_addr \$status \$request_uri';
   access_log $dir/access.log lab;
   keepalive_timeout 0;
   sendfile on;
@@ -286,6 +287,18 @@ http {
     listen [::]:80 backlog=4096;
     root $LAB/www;
     location = / { return 200 "$1\\n"; }
+  }
+  server {
+    listen 81 backlog=4096 proxy_protocol;
+    listen [::]:81 backlog=4096 proxy_protocol;
+    access_log $dir/proxy.log proxy;
+    client_max_body_size 0;
+    root $LAB/www;
+    location = / { return 200 "$1\\n"; }
+    location /up/ {
+      root $dir;
+      dav_methods PUT;
+    }
   }
 }
 NGINX

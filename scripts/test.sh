@@ -141,6 +141,9 @@ lab_steps() {
     run "lab-synproxy-$queues-queues" 20 "$TESTS/lab-synproxy.sh" $queues $size $least
   done
   run lab-toobig 5 "$TESTS/lab-toobig.sh"
+  for queues in 1 2; do
+    run "lab-client-address-$queues-queues" 5 "$TESTS/lab-client-address.sh" $queues
+  done
   run lab-local 5 "$TESTS/lab-local.sh"
   run lab-trace 5 "$TESTS/lab-trace.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"

@@ -13,7 +13,8 @@ use control::config::{
 use dataplane::ident::{CoreIndex, NetPort, Protocol};
 use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
 use dataplane::service::{
-    ConnectionLimits, Datagrams, Encapsulation, GreChecksum, GueChecksum, Limit, MssClamp, Refusal, Thresholds,
+    ConnectionLimits, Datagrams, Encapsulation, ExpireReset, GreChecksum, GueChecksum, Limit, MssClamp, ProxyVersion,
+    Refusal, TcpTimestamps, Thresholds, Toa,
 };
 use dataplane::snapshot::PortReuse;
 use dataplane::state::TcpState;
@@ -172,6 +173,38 @@ fn a_service_may_be_proxied() {
     for part in ["window scale 15 is out of range", "`established` is no state", "number of retries 7"] {
         assert!(said.contains(part), "{said}");
     }
+}
+
+#[test]
+fn servers_learn_their_clients_as_a_service_says() {
+    let text = |kind: &str, protocol: &str, lines: &str| {
+        format!(
+            "local_address_group locals {{\n198.51.100.9\n}}\nvirtual_server 192.0.2.1 80 {{\nlb_kind {kind}\nprotocol \
+             {protocol}\n{lines}\nreal_server 198.51.100.1 80 {{ }}\n}}\n"
+        )
+    };
+    let towards = |kind, lines| {
+        let towards = config(&text(kind, "TCP", lines)).virtual_servers[0].towards;
+        (towards.client_address.toa, towards.client_address.proxy, towards.tcp_timestamps, towards.expire_reset)
+    };
+    let (keep, remove) = (TcpTimestamps::Keep, TcpTimestamps::Remove);
+    let group = "laddr_group_name locals";
+    assert_eq!(towards("FNAT", group), (Toa::On, None, keep, ExpireReset::On));
+    let lines = format!("{group}\nproxy_protocol v1\ntcp_timestamps remove\nexpire_rst off");
+    assert_eq!(towards("FNAT", &lines), (Toa::Off, Some(ProxyVersion::V1), remove, ExpireReset::Off));
+    let lines = format!("{group}\nproxy_protocol v2\ntoa");
+    assert_eq!(towards("FNAT", &lines), (Toa::On, Some(ProxyVersion::V2), keep, ExpireReset::On));
+    assert_eq!(towards("NAT", "expire_rst on").3, ExpireReset::On);
+    assert_eq!(towards("NAT", "").3, ExpireReset::Off);
+
+    let said = |kind, protocol, lines| messages(&text(kind, protocol, lines)).join("; ");
+    let useless = "`proxy_protocol` has no effect: no real server here is reached by FNAT";
+    assert!(said("NAT", "TCP", "proxy_protocol v2").contains(useless));
+    let lines = format!("{group}\nproxy_protocol v1");
+    assert!(said("FNAT", "UDP", &lines).contains("version 1 of the PROXY protocol knows no UDP"));
+    let lines = format!("{group}\nproxy_protocol v3\ntcp_timestamps");
+    let wrong = said("FNAT", "TCP", &lines);
+    assert!(wrong.contains("`v3`") && wrong.contains("`tcp_timestamps` needs keep or remove"), "{wrong}");
 }
 
 #[test]

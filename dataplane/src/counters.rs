@@ -1,7 +1,8 @@
 //! Counters: one writer (a worker), any number of readers; every drop has a reason and every reason a counter.
 //!
 //! No frame is lost between them: of a worker, frames received (all ports) with [`Event::ResetSent`],
-//! [`Event::IcmpSent`], [`Event::HandshakeSent`] and [`Event::Released`] are as many as [`Event::Forwarded`] (= frames sent, all ports), all
+//! [`Event::IcmpSent`], [`Event::HandshakeSent`], [`Event::SegmentSent`] and [`Event::Released`] are as many as
+//! [`Event::Forwarded`] (= frames sent, all ports), all
 //! [`Drop`]s and [`Event::Held`] together. A test holds the workers to it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -112,6 +113,9 @@ counted! {
         DatagramScheduled = "datagram_scheduled", "datagrams scheduled one by one (`ops`)";
         ResetSent = "reset_sent", "TCP resets made for segments of no flow";
         IcmpSent = "icmp_sent", "ICMP errors made";
+        SegmentSent = "segment_sent", "segments made to carry a PROXY header that did not fit the client's";
+        ClientTold = "client_told", "packets to FULLNAT servers that got the TOA option or a PROXY header";
+        ClientUntold = "client_untold", "packets to FULLNAT servers that had no room for it";
         IcmpTranslated = "icmp_translated", "ICMP errors of others that were translated and passed on";
         IcmpSuppressed = "icmp_suppressed", "ICMP errors not sent because of the rate limit";
         FragmentTableFull = "fragment_table_full", "datagrams in pieces given up before their time because newer ones had no place";

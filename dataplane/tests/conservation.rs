@@ -11,7 +11,7 @@ use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, KERNEL_MAC, ROU
 use dataplane::counters::{Drop, Event};
 use dataplane::ident::PortIndex;
 use dataplane::port::{ChecksumMode, MemoryPorts};
-use dataplane::service::Method;
+use dataplane::service::{ClientAddress, ExpireReset, Method, ProxyVersion, Toa};
 use dataplane::worker::{Shared, Worker};
 
 /// Numbers as good as random, the same in every run.
@@ -80,6 +80,7 @@ fn account(shared: &Shared) -> u64 {
             ports.fold((0, 0), |(r, s), port| (r + port.received.packets.read(), s + port.sent.packets.read()));
         let dropped: u64 = Drop::ALL.iter().map(|reason| counters.drop(*reason).read()).sum();
         let made = event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::HandshakeSent);
+        let made = made + event(Event::SegmentSent);
         came += received + made + event(Event::Released);
         went += sent + dropped + event(Event::Held);
         assert_eq!(event(Event::Forwarded), sent);
@@ -91,8 +92,10 @@ fn account(shared: &Shared) -> u64 {
 
 #[test]
 fn every_frame_is_sent_or_dropped_for_a_reason() {
-    for method in [Method::Nat, Method::Dr, Method::Tun] {
+    for method in [Method::Nat, Method::Dr, Method::Tun, Method::FullNat] {
         let mut setup = Setup::new(method);
+        setup.settings.client_address = ClientAddress { toa: Toa::On, proxy: Some(ProxyVersion::V2) };
+        setup.settings.expire_reset = ExpireReset::On;
         setup.capacity = 16;
         setup.mtu = 1400;
         setup.policy.replies_per_second = 500;

@@ -30,16 +30,19 @@ fn one_server() -> Setup {
 fn both_ends_are_rewritten_both_ways() {
     for (client, vip, server, n, local) in FAMILIES {
         let mut director = Director::new(&Setup::new(Method::FullNat));
+        // What the SYN's sequence number was moved by, all others are.
+        let mut moved = None;
         for (flags, payload) in [("S", &b""[..]), ("A", b""), ("PA", b"GET / HTTP/1.1\r\n\r\n")] {
             let out = director.one(FRONT, &from_client(client, 40_000, vip, flags, payload).bytes());
+            let sequence = *moved.get_or_insert(parse(&out.1).sequence);
             let to_server = tcp(BACK_MAC, server_mac(n), (local, 5000), (server, 8080), flags, payload).ttl(63);
-            assert_eq!(out, (BACK, to_server.bytes()), "{flags}");
+            assert_eq!(out, (BACK, to_server.numbers(sequence, packet::ACKNOWLEDGED).bytes()), "{flags}");
             verify(&out.1);
         }
         let reply = tcp(server_mac(n), BACK_MAC, (server, 8080), (local, 5000), "PA", b"hello");
-        let out = director.one(BACK, &reply.bytes());
+        let out = director.one(BACK, &reply.numbers(packet::SEQUENCE, moved.unwrap().wrapping_add(1)).bytes());
         let to_client = tcp(FRONT_MAC, ROUTER_MAC, (vip, 80), (client, 40_000), "PA", b"hello").ttl(63);
-        assert_eq!(out, (FRONT, to_client.bytes()));
+        assert_eq!(out, (FRONT, to_client.numbers(packet::SEQUENCE, packet::SEQUENCE + 1).bytes()));
         assert_eq!(director.event_count(Event::FlowCreated), 1);
     }
 }

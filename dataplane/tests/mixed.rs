@@ -5,7 +5,7 @@ mod common;
 use common::packet::{self, parse, tcp, udp, verify};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, ROUTER_MAC, Setup, ip, server_mac};
 use dataplane::counters::{Drop, Event};
-use dataplane::service::Method;
+use dataplane::service::{ClientAddress, Method, ProxyVersion, Toa};
 
 const CLIENT4: &str = "198.51.100.7";
 const CLIENT6: &str = "2001:db8:c::7";
@@ -39,22 +39,56 @@ fn without_id(frame: &[u8]) -> Vec<u8> {
 fn segments_cross_both_ways() {
     for (client, vip, server, n, local) in ACROSS {
         let mut director = Director::new(&crossed());
+        // What the SYN's sequence number was moved by, all others are.
+        let mut moved = None;
         for (flags, payload) in [("S", &b""[..]), ("A", b""), ("PA", b"GET / HTTP/1.1\r\n\r\n")] {
             let request = tcp(ROUTER_MAC, FRONT_MAC, (client, 40_000), (vip, 80), flags, payload).tos(0xb9);
             let (port, out) = director.one(FRONT, &request.bytes());
             let expected =
                 tcp(BACK_MAC, server_mac(n), (local, 5000), (server, 8080), flags, payload).ttl(63).tos(0xb9);
             verify(&out);
+            let expected = expected.numbers(*moved.get_or_insert(parse(&out).sequence), packet::ACKNOWLEDGED);
             assert_eq!((port, without_id(&out)), (BACK, without_id(&expected.bytes())), "{flags}");
         }
         let reply = tcp(server_mac(n), BACK_MAC, (server, 8080), (local, 5000), "PA", b"hello");
+        let reply = reply.numbers(packet::SEQUENCE, moved.unwrap().wrapping_add(1));
         let (port, out) = director.one(BACK, &reply.bytes());
         verify(&out);
         let expected = tcp(FRONT_MAC, ROUTER_MAC, (vip, 80), (client, 40_000), "PA", b"hello").ttl(63);
+        let expected = expected.numbers(packet::SEQUENCE, packet::SEQUENCE + 1);
         assert_eq!((port, without_id(&out)), (FRONT, without_id(&expected.bytes())));
         assert_eq!(director.event_count(Event::FlowCreated), 1);
         director.wait(2000);
         assert_eq!(director.event_count(Event::FlowExpired), 1);
+    }
+}
+
+#[test]
+fn servers_of_the_other_family_learn_who_their_client_is() {
+    for (client, vip, server, n, local) in ACROSS {
+        let mut setup = crossed();
+        setup.settings.client_address = ClientAddress { toa: Toa::On, proxy: Some(ProxyVersion::V1) };
+        let mut director = Director::new(&setup);
+        let (option, header) = if ip(client).is_ipv4() {
+            let address = [254, 8, 0x9c, 0x40, 198, 51, 100, 7].to_vec();
+            (address, format!("PROXY TCP4 {client} {vip} 40000 80\r\n"))
+        } else {
+            let std::net::IpAddr::V6(address) = ip(client) else { continue };
+            let address = [&[253, 20, 0x9c, 0x40], &address.octets()[..]].concat();
+            (address, format!("PROXY TCP6 {client} {vip} 40000 80\r\n"))
+        };
+        let mut moved = None;
+        for (flags, more, payload) in [("S", 0, ""), ("A", 1, header.as_str())] {
+            let request = tcp(ROUTER_MAC, FRONT_MAC, (client, 40_000), (vip, 80), flags, b"");
+            let request = request.numbers(packet::SEQUENCE + more, packet::ACKNOWLEDGED);
+            let (_, out) = director.one(FRONT, &request.bytes());
+            verify(&out);
+            let sequence = moved.get_or_insert(parse(&out).sequence).wrapping_add(more);
+            let expected =
+                tcp(BACK_MAC, server_mac(n), (local, 5000), (server, 8080), flags, payload.as_bytes()).ttl(63);
+            let expected = expected.numbers(sequence, packet::ACKNOWLEDGED).options(&option);
+            assert_eq!(without_id(&out), without_id(&expected.bytes()), "{flags}");
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use super::hops::{HopPlanner, Place};
 use super::kernel_port;
 use super::slots::{DestinationName, SlotDirectory};
 use super::vips::Local;
-use crate::config::{Config, ForwardingMethod, RealServer, VirtualServer};
+use crate::config::{Config, ForwardingMethod, RealServer, TowardsServers, VirtualServer};
 use crate::topology::{Leg, Topology};
 
 /// Whether local real servers can be reached.
@@ -67,11 +67,15 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             self.absent(server, &local);
             let destinations = self.destinations(config, server);
             let spec = ServiceSpec::new(server.name.clone(), server.scheduler, destinations);
+            let TowardsServers { client_address, tcp_timestamps, expire_reset } = server.towards;
             let settings = ServiceSettings {
                 mss_clamp: server.mss_clamp,
                 syn_proxy: server.syn_proxy,
                 limits: server.limits,
                 datagrams: server.datagrams,
+                client_address,
+                tcp_timestamps,
+                expire_reset,
             };
             let draining = self.draining(server);
             builder.add(ServiceSpec {

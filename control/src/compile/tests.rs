@@ -15,7 +15,7 @@ use dataplane::service::{
 use super::*;
 use crate::config::{
     AddressFlags, Broadcast, ChecksumPolicy, CopyMode, ForwardingMethod, InterfaceConfig, Queues, RealServer,
-    StaticAddress, VirtualServer, XdpMode,
+    StaticAddress, TowardsServers, VirtualServer, XdpMode,
 };
 use crate::topology::batch;
 
@@ -75,6 +75,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         tunnel_sources: Vec::new(),
         mss_clamp: MssClamp::Off,
         syn_proxy: None,
+        towards: TowardsServers::default(),
         locals: Vec::new(),
         datagrams: Datagrams::default(),
         limits: ConnectionLimits::default(),

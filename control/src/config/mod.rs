@@ -30,6 +30,7 @@ mod source;
 mod static_ipaddress;
 mod syn_proxy;
 mod timeouts;
+mod towards_servers;
 mod tunnel;
 mod virtual_server;
 mod virtual_server_group;
@@ -43,7 +44,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Location, MOST_SHOWN, Severity};
 pub use model::{
     AddressFlags, Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, GlobalDefs,
     Idle, InterfaceConfig, KernelPort, LocalAddress, Queues, RealServer, StaticAddress, TimeoutOverrides,
-    VirtualServer, Workers, XdpMode,
+    TowardsServers, VirtualServer, Workers, XdpMode,
 };
 pub use source::{FileId, Place, SourceFile, SourceMap, Span};
 

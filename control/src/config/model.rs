@@ -9,7 +9,8 @@ use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    ConnectionLimits, Datagrams, Encapsulation, LocalPorts, MatchPoint, MssClamp, ServiceName, Thresholds,
+    ClientAddress, ConnectionLimits, Datagrams, Encapsulation, ExpireReset, LocalPorts, MatchPoint, MssClamp,
+    ServiceName, TcpTimestamps, Thresholds,
 };
 use dataplane::snapshot::PortReuse;
 use dataplane::syn_proxy::SynProxy;
@@ -104,6 +105,8 @@ pub struct VirtualServer {
     pub mss_clamp: MssClamp,
     /// `syn_proxy`: clients are answered by cookies before a server is asked. Only with TCP, NAT and FULLNAT.
     pub syn_proxy: Option<SynProxy>,
+    /// `toa`, `proxy_protocol`, `tcp_timestamps`, `expire_rst`.
+    pub towards: TowardsServers,
     /// `laddr_group_name`: the addresses that FULLNAT connections come from, each once, in the order of the file.
     pub locals: Vec<LocalAddress>,
     /// `ops`: whether datagrams form flows; only UDP.
@@ -116,6 +119,18 @@ pub struct VirtualServer {
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.
     pub place: Place,
+}
+
+/// How connections look to real servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TowardsServers {
+    /// `toa`, `proxy_protocol`: how FULLNAT servers learn their clients' addresses. The option where the file names
+    /// neither.
+    pub client_address: ClientAddress,
+    /// `tcp_timestamps`.
+    pub tcp_timestamps: TcpTimestamps,
+    /// `expire_rst`; on under FULLNAT where the file says nothing.
+    pub expire_reset: ExpireReset,
 }
 
 /// An address of a `local_address_group`.

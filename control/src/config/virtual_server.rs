@@ -23,6 +23,7 @@ use super::mss_clamp;
 use super::real_server::{self, RealServers};
 use super::scheduler::{self, Scheduling};
 use super::syn_proxy;
+use super::towards_servers;
 use super::tunnel;
 use super::virtual_server_group::Groups;
 
@@ -73,6 +74,10 @@ impl VirtualServers {
         let settings = settings(lower, block);
         let at = heading.as_ref().map(|heading| heading.facing(settings.family));
         let (method, encapsulation) = settings.method.unwrap_or((ForwardingMethod::Nat, Encapsulation::Ipip));
+        let mut towards = towards_servers::Said::default();
+        for statement in block.inner() {
+            towards.lower(lower, statement);
+        }
         let defaults = real_server::Defaults {
             service: at,
             method,
@@ -105,6 +110,7 @@ impl VirtualServers {
         let scheduler = settings.scheduling.kind();
         let locals = self.local_groups.of(lower, block, &points, &real_servers);
         let datagrams = datagrams(lower, block, (&name, &real_servers), settings.datagrams);
+        let towards = towards.finish(lower, protocol, method, &real_servers);
         self.servers.push(VirtualServer {
             name,
             points,
@@ -114,6 +120,7 @@ impl VirtualServers {
             tunnel_sources: settings.tunnel_sources,
             mss_clamp: settings.mss_clamp,
             syn_proxy: settings.syn_proxy,
+            towards,
             locals,
             datagrams,
             limits: settings.limits,

@@ -55,6 +55,30 @@ impl Shift {
     }
 }
 
+/// Bits of a record that the director's own part of FULLNAT has; those below 16 belong to the flow's method.
+pub mod bit {
+    /// The client's segments get the TOA option until the server has answered data.
+    pub const TOA: u32 = 1 << 16;
+    /// The client's data gets a PROXY header of version 1 in front until the server has acknowledged it.
+    pub const PROXY_V1: u32 = 1 << 17;
+    /// As [`PROXY_V1`], of version 2.
+    pub const PROXY_V2: u32 = 1 << 18;
+    /// The PROXY header was sent once.
+    pub const PROXY_SENT: u32 = 1 << 19;
+    /// The client's initial sequence number and time stamps are to be replaced when the local port is known.
+    pub const RENUMBER: u32 = 1 << 20;
+    /// The client's time stamps are to be moved too: its first is in the record's.
+    pub const RESTAMP: u32 = 1 << 21;
+    /// The option for time stamps is taken out of the client's SYN.
+    pub const NO_STAMPS: u32 = 1 << 22;
+    /// Both sides are reset when the flow expires.
+    pub const RESET: u32 = 1 << 23;
+    /// The client's next sequence number is known.
+    pub const CLIENT_KNOWN: u32 = 1 << 24;
+    /// The server's next sequence number is known.
+    pub const SERVER_KNOWN: u32 = 1 << 25;
+}
+
 /// A reference to a flow that outlives bursts: ask `FlowTable::current` whether it still is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowLink {

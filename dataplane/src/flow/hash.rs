@@ -11,7 +11,7 @@
 //!
 //! So any two flows of an attacker's choice share bucket or tag no more often than two random ones (plus 2^-64),
 //! whatever addresses and ports they have. The hash key is drawn by the kernel for each table and no value derived
-//! from it ever leaves the machine, but by way of `SipHash` (the SYN proxy's cookies).
+//! from it ever leaves the machine, but by way of `SipHash` (the SYN proxy's cookies, initial sequence numbers).
 
 use siphasher::sip::SipHasher24;
 

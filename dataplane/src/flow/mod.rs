@@ -26,7 +26,7 @@ mod table;
 
 pub use end::Ended;
 pub use entry::{FlowEntry, FlowRef, NewFlow, StateWord, flag};
-pub use extension::{Extension, FlowLink, NewExtension, Shift, Terms};
+pub use extension::{Extension, FlowLink, NewExtension, Shift, Terms, bit};
 pub use hash::KeyHash;
 pub use insert::Insert;
 pub use key::{Family, FlowKey, V4, V6};

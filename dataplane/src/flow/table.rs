@@ -3,7 +3,10 @@
 //! Invariants: no key is in the index twice; a live flow has all its keys in the index; an entry is written only while
 //! no worker can hold it. `lookup.rs`, `insert.rs`, `end.rs` and `reclaim.rs` are the algorithms.
 
+use std::hash::{Hash, Hasher as _};
 use std::sync::Mutex;
+
+use siphasher::sip::SipHasher24;
 
 use super::entry::{FlowEntry, FlowRef, flag};
 use super::extension::Extension;
@@ -12,11 +15,15 @@ use super::key::{Family, FlowKey};
 use super::storage::{Geometry, Storage};
 use super::sync::Ordering;
 
+/// What the key of marks is derived for; others have numbers from 0 on.
+const MARK: u8 = 0x80;
+
 /// A flow table of family `F` kept in `S`, with buckets of `N` slots. Directors use [`FlowTable`](super::FlowTable).
 #[derive(Debug)]
 pub struct Table<F: Family, S, const N: usize> {
     pub(super) store: S,
     pub(super) hasher: Hasher,
+    mark_key: [u64; 2],
     pub(super) capacity: u32,
     pub(super) buckets: u32,
     pub(super) workers: u32,
@@ -28,9 +35,11 @@ pub struct Table<F: Family, S, const N: usize> {
 impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// A table over storage that holds an empty or repaired one of these sizes.
     pub(super) fn over(store: S, geometry: Geometry, workers: usize, key: [u64; KEY_WORDS]) -> Self {
+        let hasher = Hasher::new(key);
         Self {
             store,
-            hasher: Hasher::new(key),
+            mark_key: hasher.derive(MARK),
+            hasher,
             capacity: geometry.flows,
             buckets: geometry.buckets,
             workers: workers as u32,
@@ -74,6 +83,13 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// A key for another hash, drawn with this table and kept with it. `purpose` tells several apart.
     pub fn derive_key(&self, purpose: u8) -> [u64; 2] {
         self.hasher.derive(purpose)
+    }
+
+    /// A value for a key that tells nobody anything of others (`SipHash` under a key that lasts as long as the table).
+    pub fn mark(&self, key: &FlowKey<F::Addr>) -> u64 {
+        let mut hasher = SipHasher24::new_with_keys(self.mark_key[0], self.mark_key[1]);
+        F::pack(key).as_ref().hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The hash of a key in this table.

@@ -3,8 +3,10 @@
 //! A [`Services`] is immutable. Control builds a new one for every change and swaps it whole; what must outlive a
 //! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
 
+mod client_address;
 mod counts;
 mod datagrams;
+mod expire_reset;
 mod limits;
 mod locals;
 mod mss_clamp;
@@ -12,17 +14,21 @@ mod name;
 mod points;
 mod settings;
 mod table;
+mod tcp_timestamps;
 mod thresholds;
 mod tunnel;
 
+pub use client_address::{ClientAddress, ProxyVersion, Toa};
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
 pub use datagrams::Datagrams;
+pub use expire_reset::ExpireReset;
 pub use limits::{Begun, ConnectionLimits, Limit, Refusal};
 pub use locals::{Local, LocalPair, LocalPorts, PairKey, ServerLocals};
 pub use mss_clamp::MssClamp;
 pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};
 pub use settings::ServiceSettings;
 pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
+pub use tcp_timestamps::TcpTimestamps;
 pub use thresholds::Thresholds;
 pub use tunnel::{Encapsulation, GreChecksum, GueChecksum, Tunnel};
 

@@ -2,7 +2,7 @@
 //!
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
-use super::{ConnectionLimits, Datagrams, MssClamp};
+use super::{ClientAddress, ConnectionLimits, Datagrams, ExpireReset, MssClamp, TcpTimestamps};
 use crate::syn_proxy::SynProxy;
 
 /// What a service asks for.
@@ -16,4 +16,10 @@ pub struct ServiceSettings {
     pub limits: ConnectionLimits,
     /// Whether datagrams form flows.
     pub datagrams: Datagrams,
+    /// How FULLNAT servers learn their clients' addresses.
+    pub client_address: ClientAddress,
+    /// What becomes of time stamps on their way to FULLNAT servers.
+    pub tcp_timestamps: TcpTimestamps,
+    /// What is said when an established flow expires.
+    pub expire_reset: ExpireReset,
 }

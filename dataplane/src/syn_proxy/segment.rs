@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 
+use crate::forward::segment;
 use crate::ident::Endpoint;
-use crate::wire::{Headers, IpVersion, TcpFlags, TcpOption, TcpOptions, checksum, ip, ipv4, ipv6, number, tcp};
+use crate::wire::{Headers, IpVersion, TcpFlags, TcpOption, TcpOptions, ipv6, tcp};
 
 /// The longest packet that [`write`] writes, in bytes: IPv6, TCP and the options of a SYN.
 pub const LONGEST: usize = ipv6::LENGTH + tcp::LENGTH + OPTIONS;
@@ -112,61 +113,10 @@ pub fn data_length(frame: &[u8], headers: &Headers) -> usize {
 /// the families differ.
 pub fn write(out: &mut [u8], from: Endpoint, to: Endpoint, segment: &Segment) -> Option<usize> {
     let mut options = [0; OPTIONS];
-    let options_length = segment.options.write(&mut options);
-    let length = tcp::LENGTH + options_length;
-    let (source, destination) = (from.address.to_canonical(), to.address.to_canonical());
-    let l4 = match (source, destination) {
-        (IpAddr::V4(_), IpAddr::V4(_)) => ipv4::LENGTH,
-        (IpAddr::V6(_), IpAddr::V6(_)) => ipv6::LENGTH,
-        _ => return None,
-    };
-    let (header, rest) = out.split_at_mut_checked(l4)?;
-    let body = rest.get_mut(..length)?;
-    write_tcp(body.first_chunk_mut()?, from, to, segment, length);
-    body.get_mut(tcp::LENGTH..)?.copy_from_slice(options.get(..options_length)?);
-    let below = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let header: &mut [u8; ipv4::LENGTH] = header.first_chunk_mut()?;
-            header.fill(0);
-            header[0] = 0x45;
-            let total = (ipv4::LENGTH + length) as u16;
-            header[ipv4::TOTAL_LENGTH..ipv4::ID].copy_from_slice(&total.to_be_bytes());
-            header[ipv4::FRAGMENT..ipv4::TTL].copy_from_slice(&ipv4::DONT_FRAGMENT.to_be_bytes());
-            header[ipv4::TTL] = ip::TTL;
-            header[ipv4::PROTOCOL] = number::TCP;
-            header[ipv4::SOURCE..ipv4::DESTINATION].copy_from_slice(&source.octets());
-            header[ipv4::DESTINATION..].copy_from_slice(&destination.octets());
-            let sum = checksum::of(header);
-            header[ipv4::CHECKSUM..ipv4::SOURCE].copy_from_slice(&sum);
-            checksum::pseudo(&header[ipv4::SOURCE..], number::TCP, length)
-        }
-        (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let header: &mut [u8; ipv6::LENGTH] = header.first_chunk_mut()?;
-            header.fill(0);
-            header[0] = 0x60;
-            header[ipv6::PAYLOAD_LENGTH..ipv6::NEXT_HEADER].copy_from_slice(&(length as u16).to_be_bytes());
-            header[ipv6::NEXT_HEADER] = number::TCP;
-            header[ipv6::HOP_LIMIT] = ip::TTL;
-            header[ipv6::SOURCE..ipv6::DESTINATION].copy_from_slice(&source.octets());
-            header[ipv6::DESTINATION..].copy_from_slice(&destination.octets());
-            checksum::pseudo(&header[ipv6::SOURCE..], number::TCP, length)
-        }
-        _ => return None,
-    };
-    let sum = checksum::transport(below, number::TCP, body);
-    body.get_mut(tcp::CHECKSUM..)?.first_chunk_mut::<2>().map(|field| *field = sum)?;
-    Some(l4 + length)
-}
-
-fn write_tcp(header: &mut [u8; tcp::LENGTH], from: Endpoint, to: Endpoint, segment: &Segment, length: usize) {
-    header.fill(0);
-    header[0..2].copy_from_slice(&from.port.to_wire());
-    header[2..4].copy_from_slice(&to.port.to_wire());
-    header[tcp::SEQUENCE..tcp::ACKNOWLEDGEMENT].copy_from_slice(&segment.sequence.to_be_bytes());
-    header[tcp::ACKNOWLEDGEMENT..tcp::DATA_OFFSET].copy_from_slice(&segment.acknowledgement.to_be_bytes());
-    header[tcp::DATA_OFFSET] = ((length / 4) << 4) as u8;
-    header[tcp::FLAGS] = segment.flags.byte();
-    header[tcp::WINDOW..tcp::CHECKSUM].copy_from_slice(&segment.window.to_be_bytes());
+    let length = segment.options.write(&mut options);
+    let Segment { sequence, acknowledgement, flags, window, .. } = *segment;
+    let options = options.get(..length)?;
+    segment::write(out, from, to, &segment::Segment { sequence, acknowledgement, flags, window, options })
 }
 
 /// The IP version of a packet between these.

@@ -4,7 +4,7 @@ use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, fullnat, limits, mixed, reply, syn_proxy};
+use super::{Context, Hands, fullnat, introduce, limits, mixed, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewExtension, NewFlow, flag};
@@ -207,7 +207,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
 ) -> Result<Option<Opened<'s>>, Drop> {
     let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
     let tries = if is_local && destination.method.is_two_way() { PORT_TRIES } else { 1 };
-    let new = NewFlow {
+    let mut new = NewFlow {
         forward: *keyed.key,
         reverse: None,
         destination: destination.slot.0,
@@ -219,6 +219,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         return_hop: way_back(context, keyed),
         extension: beginning.extension,
     };
+    introduce::begin(context, hands, keyed, destination, &mut new);
     if destination.method == Method::FullNat && !is_local {
         return fullnat::insert(context, hands, destination, &new);
     }

@@ -161,7 +161,7 @@ fn deliver<F: Path, P: Ports>(
         clamp::clamp(context, hands, &mut packet, entry, destination);
     }
     let flags = entry.state().flags();
-    if flags & (flag::EXTENDED | flag::MIXED) != 0 {
+    if flags & (flag::EXTENDED | flag::INFO_DUE | flag::MIXED) != 0 {
         if flags & flag::MIXED != 0 {
             return mixed::packet(context, hands, packet, entry, destination, direction);
         }

@@ -3,16 +3,19 @@
 use std::net::IpAddr;
 
 use super::egress::{self, Learnt};
+use super::introduce::Additions;
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, carry};
+use super::segment::Seen;
+use super::syn_proxy::bits::PROXIED;
+use super::{Context, Hands, Packet, carry, introduce};
 use crate::counters::Drop;
-use crate::flow::{Direction, Extension, FlowEntry, Shift};
+use crate::flow::{Direction, Extension, FlowEntry, Shift, bit};
 use crate::forward::nat::Rewrite;
 use crate::forward::sequence::{self, Translation};
 use crate::next_hop::Hop;
 use crate::port::Ports;
 use crate::service::Destination;
-use crate::wire::{Fragment, Headers, number, tcp};
+use crate::wire::{Fragment, Headers, TcpFlags};
 
 /// How far behind the place where a shift changes a sender is when nothing before it can be under way any more: the
 /// largest window (RFC 7323 section 2.3).
@@ -39,25 +42,91 @@ pub(super) fn packet<F: Path, P: Ports>(
     destination: &Destination,
     direction: Direction,
 ) {
-    let Some(record) = F::table(context.shared).extension(entry) else {
-        return hands.discard(context, packet.frame, Drop::DestinationGone);
-    };
     let Some(way) = way(context, entry, destination, direction) else {
         return hands.discard(context, packet.frame, Drop::DestinationGone);
     };
+    let Some(record) = F::table(context.shared).extension(entry) else {
+        return datagram(context, hands, packet, entry, &way);
+    };
     // Before anything else, so that an ICMP error shows the packet as its sender made it.
     let Some(mut packet) = carry::fit(context, hands, packet, way.hop, 0, || way.speaker) else { return };
+    let mut headers = *packet.headers;
     let frame = hands.ports.bytes_mut(&mut packet.frame);
-    shift(record, frame, packet.headers, direction);
-    F::rewrite(frame, packet.headers, &way.to);
+    let additions = prepare(context, (entry, record), (frame, &headers), direction, way.hop.mtu());
+    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &headers, &way.to);
+    let Packet { mut frame, port, .. } = packet;
+    introduce::add(context, hands, &mut frame, &mut headers, &additions, |hands, frame, headers| {
+        egress::send(context, hands, Packet { frame, headers, port }, way.hop, || way.towards, way.learnt);
+    });
+    egress::send(context, hands, Packet { frame, headers: &headers, port }, way.hop, || way.towards, way.learnt);
+}
+
+/// Moves a packet's numbers; says what is to be put into it before it goes on. `mtu` is that of its way.
+pub(super) fn prepare<F: Path>(
+    context: Context<'_>,
+    (entry, record): (&FlowEntry<F>, &Extension),
+    (frame, headers): (&mut [u8], &Headers),
+    direction: Direction,
+    mtu: Option<u16>,
+) -> Additions {
+    let mut additions = Additions::default();
+    let Some(seen) = Seen::of(frame, headers) else { return additions };
+    let mut translation = Translation::of(record, direction);
+    settle(record, &seen, direction, &translation.sender);
+    // A proxied flow has a use of its own for the record's bits and numbers.
+    if record.bits() & PROXIED == 0 {
+        let of = (entry, record);
+        match direction {
+            Direction::Forward => {
+                additions = introduce::from_client(context, of, (&mut *frame, headers), &seen, mtu, &mut translation);
+            }
+            Direction::Reverse => introduce::from_server(of, (&mut *frame, headers), &seen, &translation),
+        }
+        watch(record, &seen, direction);
+    }
+    sequence::translate(frame, headers, &translation);
+    additions
+}
+
+/// A client's datagram whose server is to be told of the client.
+fn datagram<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet<'_>,
+    entry: &FlowEntry<F>,
+    way: &Way<'_, F>,
+) {
+    let Some(mut packet) = carry::fit(context, hands, packet, way.hop, 0, || way.speaker) else { return };
+    let mut headers = *packet.headers;
+    F::rewrite(hands.ports.bytes_mut(&mut packet.frame), &headers, &way.to);
+    if headers.fragment == Fragment::Whole {
+        introduce::datagram(context, hands, &mut packet.frame, &mut headers, entry, way.hop.mtu());
+    }
+    let packet = Packet { headers: &headers, ..packet };
     egress::send(context, hands, packet, way.hop, || way.towards, way.learnt);
 }
 
-/// Moves a packet's numbers.
-pub(super) fn shift(record: &Extension, frame: &mut [u8], headers: &Headers, direction: Direction) {
-    let translation = Translation::of(record, direction);
-    settle(record, frame, headers, direction, &translation.sender);
-    sequence::translate(frame, headers, &translation);
+/// Keeps the sequence numbers that either side is expected to use next.
+fn watch(record: &Extension, seen: &Seen, direction: Direction) {
+    if seen.flags.contains(TcpFlags::RST) {
+        return;
+    }
+    let (next, known) = (seen.sequence.wrapping_add(seen.length()), known(direction));
+    let is_first = record.bits() & known == 0 || seen.flags.contains(TcpFlags::SYN);
+    if is_first || next.wrapping_sub(record.next(direction)) < 1 << 31 {
+        record.set_next(direction, next);
+    }
+    if is_first && record.bits() & known == 0 {
+        record.change_bits(known, 0);
+    }
+}
+
+/// The bit that says whether a side's next number is known.
+pub(super) const fn known(of: Direction) -> u32 {
+    match of {
+        Direction::Forward => bit::CLIENT_KNOWN,
+        Direction::Reverse => bit::SERVER_KNOWN,
+    }
 }
 
 /// The way of a direction. `None` for a flow of one direction, which shifts nothing.
@@ -93,19 +162,9 @@ fn way<'s, F: Path>(
 
 /// Makes a shift the same everywhere once its sender has left the place of its change far behind: 2^31 numbers on,
 /// the place would seem to lie ahead.
-fn settle(record: &Extension, frame: &[u8], headers: &Headers, direction: Direction, shift: &Shift) {
-    if shift.before == shift.after || headers.protocol != number::TCP || is_later(headers) {
-        return;
-    }
-    let place = headers.l4 as usize + tcp::SEQUENCE;
-    let Some(sequence) = frame.get(place..).and_then(<[u8]>::first_chunk) else { return };
-    let beyond = u32::from_be_bytes(*sequence).wrapping_sub(shift.from);
-    if (SETTLED..2 * SETTLED).contains(&beyond) {
+fn settle(record: &Extension, seen: &Seen, direction: Direction, shift: &Shift) {
+    if shift.before != shift.after && (SETTLED..2 * SETTLED).contains(&seen.sequence.wrapping_sub(shift.from)) {
         // Whoever fails to has met another worker that changes it now; there will be more packets.
         record.set_shift(direction, Shift::by(shift.after));
     }
-}
-
-const fn is_later(headers: &Headers) -> bool {
-    matches!(headers.fragment, Fragment::Later { .. })
 }

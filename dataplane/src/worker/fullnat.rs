@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use super::admit::Opened;
 use super::pass::Keyed;
 use super::path::Path;
-use super::{Context, Hands, reply};
+use super::{Context, Hands, introduce, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{FlowEntry, FlowKey, Insert, NewFlow};
 use crate::ident::{Endpoint, NetPort, Protocol, WorkerIndex};
@@ -49,7 +49,8 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
                 destination_port: port,
                 protocol: new.forward.protocol,
             };
-            match F::table(context.shared).insert(F::part(hands), &NewFlow { reverse: Some(reverse), ..*new }) {
+            let numbered = introduce::numbered(context, hands, new, reverse);
+            match F::table(context.shared).insert(F::part(hands), &numbered) {
                 Insert::Created(flow) => {
                     local.pair.begin();
                     return Ok(Some(Opened::Created(flow, destination)));

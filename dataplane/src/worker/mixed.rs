@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::egress::{self, Learnt};
 use super::pass::{ADMISSIONS, Keyed};
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, admit, carry, extended, reply};
+use super::{Context, Hands, Packet, admit, carry, extended, introduce, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Family, Find, FlowEntry, FlowKey, V4, V6, flag};
 use crate::forward::icmp::ErrorKind;
@@ -163,10 +163,24 @@ pub(super) fn packet<F: Path, P: Ports>(
         let vip = || F::ip(entry.forward().destination);
         return carry::one_way::<V4, F, P>(context, hands, packet, entry, destination, vip);
     };
-    let Some(mut packet) = fit(context, hands, packet, &passage) else { return };
+    let Some(packet) = fit(context, hands, packet, &passage) else { return };
+    let mtu = mtu(packet.headers, &passage);
+    let mut headers = *packet.headers;
+    let Packet { mut frame, port, .. } = packet;
     if let Some(record) = F::table(context.shared).extension(entry) {
-        extended::shift(record, hands.ports.bytes_mut(&mut packet.frame), packet.headers, direction);
+        let bytes = hands.ports.bytes_mut(&mut frame);
+        let additions = extended::prepare(context, (entry, record), (bytes, &headers), direction, mtu);
+        introduce::add(context, hands, &mut frame, &mut headers, &additions, |hands, frame, headers| {
+            pass_on(context, hands, Packet { frame, headers, port }, &passage);
+        });
+    } else if direction == Direction::Forward && entry.state().flags() & flag::INFO_DUE != 0 {
+        introduce::datagram(context, hands, &mut frame, &mut headers, entry, mtu);
     }
+    pass_on(context, hands, Packet { frame, headers: &headers, port }, &passage);
+}
+
+/// Gives a packet its new ends and sends it.
+fn pass_on<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut packet: Packet<'_>, passage: &Passage<'_>) {
     match (passage.from, passage.to) {
         (Ends::V4(..), Ends::V4(source, destination)) => {
             let (source_port, destination_port) = passage.ports;
@@ -178,7 +192,7 @@ pub(super) fn packet<F: Path, P: Ports>(
             }
             egress::send(context, hands, packet, passage.hop, || passage.towards, passage.learnt);
         }
-        _ => cross(context, hands, packet, &passage),
+        _ => cross(context, hands, packet, passage),
     }
 }
 
@@ -222,22 +236,27 @@ fn fit<'h, P: Ports>(
         hands.discard(context, packet.frame, Drop::TtlExceeded);
         return None;
     }
-    let Some(limit) = passage.hop.mtu() else { return Some(packet) };
-    let now = (headers.l4 - headers.l3) as usize;
-    let then = match passage.to.version() {
-        _ if passage.from.version() == passage.to.version() => now,
-        IpVersion::V4 => IpVersion::V4.header_length(),
-        IpVersion::V6 if headers.fragment == Fragment::Whole => IpVersion::V6.header_length(),
-        IpVersion::V6 => IpVersion::V6.header_length() + FRAGMENT_HEADER,
-    };
-    if headers.ip_length() - now + then <= usize::from(limit) {
+    let room = usize::from(mtu(headers, passage).unwrap_or(u16::MAX));
+    if headers.ip_length() <= room {
         return Some(packet);
     }
-    let room = (usize::from(limit) + now).saturating_sub(then);
     let mtu = if headers.version == IpVersion::V6 { room.max(MIN_V6) } else { room } as u32;
     reply::icmp(context, hands, &packet, ErrorKind::TooBig { mtu }, passage.speaker);
     hands.discard(context, packet.frame, Drop::TooBig);
     None
+}
+
+/// How long a packet may be, before it gets the other family's header, to fit the way out.
+fn mtu(headers: &Headers, passage: &Passage<'_>) -> Option<u16> {
+    let limit = passage.hop.mtu()?;
+    let now = headers.l4 - headers.l3;
+    let then = match passage.to.version() {
+        _ if passage.from.version() == passage.to.version() => now,
+        IpVersion::V4 => IpVersion::V4.header_length() as u16,
+        IpVersion::V6 if headers.fragment == Fragment::Whole => IpVersion::V6.header_length() as u16,
+        IpVersion::V6 => (IpVersion::V6.header_length() + FRAGMENT_HEADER) as u16,
+    };
+    Some(limit.saturating_add(now).saturating_sub(then))
 }
 
 /// Translates an ICMP error about a packet of a mixed flow, and sends it to whom the packet came from. Routers have no

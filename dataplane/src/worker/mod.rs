@@ -11,16 +11,19 @@ mod clamp;
 mod egress;
 mod error;
 mod extended;
+mod farewell;
 mod fragment;
 mod fullnat;
 mod held;
 mod idle;
+mod introduce;
 mod limiter;
 mod limits;
 mod mixed;
 mod pass;
 mod path;
 mod reply;
+mod segment;
 mod syn_proxy;
 mod tunnel;
 mod tunnel_error;
@@ -47,6 +50,7 @@ use crate::state::Activity;
 use crate::syn_proxy::cookie::{Cookies, Secret};
 use crate::watch::Watch;
 use crate::wire::Headers;
+use farewell::Farewells;
 use fragment::{Early, FragmentTable};
 use held::Held;
 use limiter::Limiter;
@@ -154,6 +158,8 @@ struct Hands<P> {
     kernel: Limiter,
     /// Fragments that came before their first.
     early: Early,
+    /// When the turn began, since boot.
+    clock: Duration,
     cookies: Cookies,
     /// Handshakes with servers that this worker began.
     handshakes: Handshakes,
@@ -206,6 +212,7 @@ impl<P: Ports> Worker<P> {
             replies: Limiter::new(now),
             kernel: Limiter::new(now),
             early: Early::new(),
+            clock: last,
             cookies: Cookies::new(shared.cookie_secret, now),
             handshakes: Handshakes::new(),
             first_data: Held::new(FIRST_DATA),
@@ -234,6 +241,7 @@ impl<P: Ports> Worker<P> {
             now: Tick::at(now),
             time: now,
         };
+        self.hands.clock = now;
         let mut taken = 0;
         let mut burst = Burst::new();
         for port in 0..self.hands.ports.count() {
@@ -302,14 +310,21 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
             })
             .add(1);
     };
+    let mut farewells = Farewells::new();
     shared.flows4.sweep(&mut hands.flows4, context.now, budget, |entry, why| {
+        farewell::note(context, entry, why, &mut farewells);
         fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
     shared.flows6.sweep(&mut hands.flows6, context.now, budget, |entry, why| {
+        farewell::note(context, entry, why, &mut farewells);
         fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
+    if !farewells.is_empty() {
+        farewell::send(context, hands, &farewells);
+        hands.ports.flush();
+    }
     shared.flows4.quiesce(&mut hands.flows4);
     shared.flows6.quiesce(&mut hands.flows6);
 }

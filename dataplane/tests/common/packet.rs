@@ -36,6 +36,9 @@ pub struct Segment {
     tos: u8,
     checksum: UdpChecksum,
     is_partial: bool,
+    sequence: u32,
+    acknowledged: u32,
+    options: Vec<u8>,
 }
 
 /// A TCP segment between two Ethernet addresses and two endpoints.
@@ -57,6 +60,9 @@ pub fn tcp(
         tos: 0,
         checksum: UdpChecksum::Computed,
         is_partial: false,
+        sequence: SEQUENCE,
+        acknowledged: ACKNOWLEDGED,
+        options: Vec::new(),
     }
 }
 
@@ -83,6 +89,16 @@ impl Segment {
         Self { is_partial: true, ..self.clone() }
     }
 
+    /// Other numbers than those of every segment.
+    pub fn numbers(&self, sequence: u32, acknowledged: u32) -> Self {
+        Self { sequence, acknowledged, ..self.clone() }
+    }
+
+    /// TCP options as they stand in the header, a multiple of four bytes.
+    pub fn options(&self, options: &[u8]) -> Self {
+        Self { options: options.to_vec(), ..self.clone() }
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         let transport = self.transport();
         let ip = ip_header(self.source.0, self.destination.0, self.ttl, self.tos, self.number(), transport.len());
@@ -102,14 +118,15 @@ impl Segment {
         let mut out = Vec::new();
         match &self.flags {
             Some(flags) => {
-                let mut header = TcpHeader::new(self.source.1, self.destination.1, SEQUENCE, 8192);
+                let mut header = TcpHeader::new(self.source.1, self.destination.1, self.sequence, 8192);
+                header.set_options_raw(&self.options).unwrap();
                 header.syn = flags.contains('S');
                 header.fin = flags.contains('F');
                 header.rst = flags.contains('R');
                 header.psh = flags.contains('P');
                 header.ack = flags.contains('A');
                 if header.ack {
-                    header.acknowledgment_number = ACKNOWLEDGED;
+                    header.acknowledgment_number = self.acknowledged;
                 }
                 header.checksum = match (self.source.0, self.destination.0) {
                     (IpAddr::V4(s), IpAddr::V4(d)) => {
