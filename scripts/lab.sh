@@ -25,6 +25,7 @@
 #                       packet of 1500 bytes still fits with the outer header)
 #   --weights A,B,C     weights of the servers (1,1,1)
 #   --scheduler NAME    lb_algo (rr)
+#   --tunnel FORM       tun: ipip (default), gre, gre-csum, gue, gue-csum or gue-remcsum
 #   --cross             tun, fullnat: IPv4 services on IPv6 servers and the other way round
 #   --no-offload        senders complete their checksums themselves. By default they leave that
 #                       to the device, and veth has none: the director must cope
@@ -44,7 +45,8 @@ FRONT_NET=10.20.0 FRONT_NET6=fd00:20::
 BACK_NET=10.30.0 BACK_NET6=fd00:30::
 VIP=$FRONT_NET.100 VIP6=${FRONT_NET6}100
 
-topology='' queues=1 mtu='' weights=1,1,1 scheduler=rr cross='' offload=yes
+topology='' queues=1 mtu='' weights=1,1,1 scheduler=rr tunnel=ipip cross='' offload=yes
+GUE_PORT=6080
 
 usage() {
   sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" | sed '/^set -/d'
@@ -62,6 +64,7 @@ parse_options() {
       --mtu) mtu=${2:-} ;;
       --weights) weights=${2:-} ;;
       --scheduler) scheduler=${2:-} ;;
+      --tunnel) tunnel=${2:-} ;;
       --cross) cross=yes ;;
       --no-offload) offload='' ;;
       *) die "no option '$1': see lab.sh --help" ;;
@@ -72,6 +75,11 @@ parse_options() {
   [[ $weights =~ ^[0-9]+,[0-9]+,[0-9]+$ ]] || die "--weights is three numbers, A,B,C, not '$weights'"
   [[ ${mtu:-1500} =~ ^[0-9]+$ ]] || die "--mtu is a number, not '$mtu'"
   case $cross$topology in yestun | yesfullnat) ;; yes*) die '--cross needs tun or fullnat' ;; esac
+  case $tunnel in
+    ipip | gre | gre-csum | gue | gue-csum | gue-remcsum) ;;
+    *) die "--tunnel is ipip, gre, gre-csum, gue, gue-csum or gue-remcsum, not '$tunnel'" ;;
+  esac
+  if [ "$tunnel" != ipip ] && [ "$topology" != tun ]; then die '--tunnel needs tun'; fi
   if [ -z "$mtu" ]; then mtu=1500; [ "$topology" != tun ] || mtu=1600; fi
 }
 
@@ -245,7 +253,7 @@ build_tun() {
   for n in 1 2 3; do
     ns "rs$n" "$SLUICE_ROOT/scripts/realserver/dr.sh" add $VIP $VIP6
     # The lab's kernel has no ipip or ip6tnl devices; on a real server tun.sh makes them.
-    start "rs$n-decap" "rs$n" $PYTHON -S "$SLUICE_ROOT/scripts/lab/decap.py" decap0
+    start "rs$n-decap" "rs$n" $PYTHON -S "$SLUICE_ROOT/scripts/lab/decap.py" decap0 $GUE_PORT
   done
 }
 
@@ -334,10 +342,21 @@ turn_offload_off() {
 
 # ---- the director ------------------------------------------------------------------------
 
+# What follows `lb_kind TUN` for a form of tunnel.
+tunnel_options() {
+  case $tunnel in
+    ipip) ;;
+    gue*) say " type gue port $GUE_PORT$(checksum_option)" ;;
+    *) say " type gre$(checksum_option)" ;;
+  esac
+}
+
+checksum_option() { case $tunnel in *-*) say " ${tunnel#*-}" ;; esac }
+
 # virtual_server VIP PORT PROTOCOL NETWORK: NETWORK is what stands before a server's last two digits.
 virtual_server() {
   local n weight kind
-  kind=$(say "$topology" | tr '[:lower:]' '[:upper:]')
+  kind=$(say "$topology" | tr '[:lower:]' '[:upper:]')$(tunnel_options)
   printf 'virtual_server %s %s {\n    lb_algo %s\n    lb_kind %s\n    protocol %s\n' \
     "$1" "$2" "$scheduler" "$kind" "$3"
   [ "$topology" != fullnat ] || printf '    laddr_group_name lab\n'
@@ -407,7 +426,7 @@ up() {
   [ -n "$offload" ] || turn_offload_off
   config >"$LAB/director.conf"
   serve
-  say "$topology queues $queues mtu $mtu weights $weights scheduler $scheduler${cross:+ cross}" >"$LAB/up"
+  say "$topology queues $queues mtu $mtu weights $weights scheduler $scheduler tunnel $tunnel${cross:+ cross}" >"$LAB/up"
   trap - EXIT INT TERM
 }
 

@@ -140,6 +140,7 @@ lab_steps() {
   for queues in 1 2; do
     run "lab-synproxy-$queues-queues" 20 "$TESTS/lab-synproxy.sh" $queues $size $least
   done
+  run lab-tunnel 5 "$TESTS/lab-tunnel.sh"
   run lab-toobig 5 "$TESTS/lab-toobig.sh"
   for queues in 1 2; do
     run "lab-client-address-$queues-queues" 5 "$TESTS/lab-client-address.sh" $queues

@@ -23,6 +23,7 @@
 set -euo pipefail
 
 TUNNELS='ipip:tunl0 sit:sit0 ip6_tunnel:ip6tnl0'
+GRE6=sluicegre6-
 gre='' gre_csum='' gue='' any_source=''
 
 usage() {
@@ -54,7 +55,7 @@ open_tunnels() {
   if [ -n "$gre$gre_csum" ]; then
     # Without a word the device takes no checksums.
     ip tunnel change gre0 mode gre ${gre_csum:+icsum}
-    ip -6 tunnel change ip6gre0 mode ip6gre ${gre_csum:+icsum}
+    [ -z "$gre_csum" ] || add_gre6_with_checksum
     for device in gre0 ip6gre0; do open_device $device; done
   fi
   if [ -n "$gue" ]; then
@@ -64,12 +65,25 @@ open_tunnels() {
   fi
 }
 
+# ip6gre0 cannot be told to take checksums; a device for an address of ours can.
+add_gre6_with_checksum() {
+  local address n=0
+  for address in $(ip -6 -o addr show scope global | awk '{ sub("/.*", "", $4); print $4 }'); do
+    ip link add "$GRE6$n" type ip6gre local "$address" remote any icsum
+    open_device "$GRE6$n"
+    n=$((n + 1))
+  done
+}
+
 close_tunnels() {
   local pair device
   for pair in $TUNNELS; do
     ! has "${pair#*:}" || ip link set "${pair#*:}" down
   done
   for device in gre0 ip6gre0; do ! has $device || ip link set $device down; done
+  ip -o link show | sed -n "s/^[0-9]*: \(${GRE6}[0-9]*\)@.*/\1/p" | while read -r device; do
+    ip link delete "$device"
+  done
   if [ -n "$gue" ]; then
     ip fou del port "$gue"
     ip -6 fou del port "$gue"

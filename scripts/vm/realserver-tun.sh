@@ -1,6 +1,6 @@
 #!/bin/bash
 # Runs inside the VM, whose kernel has tunnel devices: does scripts/realserver/tun.sh make a real server
-# of a machine? An outer packet of every kind is sent to it; the echo must reach the client.
+# of a machine? An outer packet of every kind (IP in IP, GRE, GUE, each with every checksum) is sent to it; the echo must reach the client.
 #
 #   scripts/ipvs-vm.sh scripts/vm/realserver-tun.sh SOURCE-DIRECTORY
 set -euo pipefail
@@ -45,26 +45,39 @@ data, peer = sock.recvfrom(2000)
 print(data.decode(), "from", peer[0])' "$1"
 }
 
-probe() {
+probe() { # CLIENT VIP OUTER FORM
   local heard
   rm -f /tmp/listening
   listen "$1" >/tmp/heard &
   until [ -e /tmp/listening ]; do sleep 0.1; done
-  $python -S "$source_dir/scripts/lab/tunnel_probe.py" "$1" "$2" "$3"
-  wait $! || { echo "FAILED: no echo for $2 by $3" && exit 1; }
+  $python -S "$source_dir/scripts/lab/tunnel_probe.py" "$@"
+  wait $! || { echo "FAILED: no echo for $2 by $3, $4" && exit 1; }
   heard=$(cat /tmp/heard)
   [ "$heard" = "through the tunnel from $2" ] || { echo "FAILED: heard '$heard'" && exit 1; }
-  echo "tunnel to $3, VIP $2: echo heard"
+  echo "$4 tunnel to $3, VIP $2: echo heard"
 }
 
+probe_all() { # FORM: either family inside, over either
+  probe 10.10.0.2 $vip4 10.30.0.2 "$1"
+  probe fd00:10::2 $vip6 10.30.0.2 "$1"
+  probe 10.10.0.2 $vip4 fd00:30::2 "$1"
+  probe fd00:10::2 $vip6 fd00:30::2 "$1"
+}
+
+realserver() { ip netns exec server bash "$source_dir/scripts/realserver/tun.sh" "$@" $vip4 $vip6; }
+
 network
-ip netns exec server bash "$source_dir/scripts/realserver/tun.sh" add $vip4 $vip6
+realserver add
 ip netns exec server $python -S "$source_dir/scripts/lab/services.py" >/tmp/services.log 2>&1 &
 until grep -q ready /tmp/services.log; do sleep 0.2; done
-probe 10.10.0.2 $vip4 10.30.0.2
-probe fd00:10::2 $vip6 10.30.0.2
-probe 10.10.0.2 $vip4 fd00:30::2
-probe fd00:10::2 $vip6 fd00:30::2
-ip netns exec server bash "$source_dir/scripts/realserver/tun.sh" del $vip4 $vip6
+probe_all ipip
+realserver del
+realserver add --gre --gue 6080 --any-source
+for form in ipip gre gue gue-csum gue-remcsum; do probe_all $form; done
+realserver del --gue 6080
+realserver add --gre-csum
+probe_all gre-csum
+realserver del
 if ip -n server -o addr show | grep -E "$vip4|$vip6"; then echo 'FAILED: a VIP is left' && exit 1; fi
+if ip netns exec server ip fou show | grep .; then echo 'FAILED: a port of GUE is left' && exit 1; fi
 echo 'del takes the VIPs away'
