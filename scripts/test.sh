@@ -154,6 +154,7 @@ long_steps() {
   run vm-ipvs-sequences 20 "$TESTS/vm-sequences.sh"
   run vm-packets 20 "$TESTS/vm-packets.sh"
   run vm-bond 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/bond.sh" "$SLUICE_ROOT" "$SLUICE_BIN"
+  run vm-sctp 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/sctp.sh" "$SLUICE_BIN"
   run vm-realserver-tun 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/realserver-tun.sh" "$SLUICE_ROOT"
   run lab-synproxy-loss 20 "$TESTS/lab-synproxy-loss.sh" 256
   run lab-synproxy-flood 20 "$TESTS/lab-synproxy-flood.sh"

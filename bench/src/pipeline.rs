@@ -104,7 +104,7 @@ impl Plan {
     fn templates(&self) -> (Template, Template) {
         let (opening, later) = match self.protocol {
             Protocol::Tcp => (Segment::Syn, Segment::Ack),
-            Protocol::Udp => (Segment::Datagram, Segment::Datagram),
+            Protocol::Udp | Protocol::Sctp => (Segment::Datagram, Segment::Datagram),
         };
         let shape = self.scene().shape();
         (Template::new(shape, opening), Template::new(shape, later))

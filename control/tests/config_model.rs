@@ -125,6 +125,16 @@ fn tunnel_sources_are_a_prefix_of_each_family() {
 }
 
 #[test]
+fn sctp_goes_by_all_methods_but_fullnat() {
+    let text = |kind: &str| in_server(&format!("protocol sctp\nlb_kind {kind}")).replace("protocol TCP\n", "");
+    for kind in ["NAT", "DR", "TUN"] {
+        assert_eq!(config(&text(kind)).virtual_servers[0].name.to_string(), "SCTP 192.0.2.1:80");
+    }
+    let said = messages(&text("FULLNAT"));
+    assert!(said.contains(&"198.51.100.1:80 cannot be reached by FULLNAT with SCTP".to_owned()), "{said:?}");
+}
+
+#[test]
 fn the_mss_may_be_clamped() {
     let clamp = |line: &str| {
         let text =

@@ -23,7 +23,7 @@ struct mac {
 };
 
 /* Bits of the values of maps whose key is a whole address. */
-enum { TRANSPORT_TCP = 1, TRANSPORT_UDP = 2 };
+enum { TRANSPORT_TCP = 1, TRANSPORT_UDP = 2, TRANSPORT_SCTP = 4 };
 
 #define HASH(map_name, key_type)                                  \
 	struct {                                                  \

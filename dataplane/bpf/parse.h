@@ -145,7 +145,7 @@ static ALWAYS_INLINE enum outcome parse_v6(struct xdp_md *ctx, void *at, void *e
 	return PARSED;
 }
 
-/* The IP packet at `at`, and its ports where it is TCP or UDP and has them. */
+/* The IP packet at `at`, and its ports where it is TCP, UDP or SCTP and has them. */
 static ALWAYS_INLINE enum outcome parse_ip(struct xdp_md *ctx, void *at, void *end, __be16 type, struct packet *packet)
 {
 	enum outcome outcome;
@@ -161,7 +161,8 @@ static ALWAYS_INLINE enum outcome parse_ip(struct xdp_md *ctx, void *at, void *e
 		return outcome;
 	packet->port.source = 0;
 	packet->port.destination = 0;
-	if (packet->later_fragment || (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP))
+	if (packet->later_fragment || (packet->protocol != IPPROTO_TCP && packet->protocol != IPPROTO_UDP &&
+				       packet->protocol != IPPROTO_SCTP))
 		return PARSED;
 	ports = packet->payload;
 	if ((void *)(ports + 1) > end)

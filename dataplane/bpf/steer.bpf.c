@@ -19,7 +19,9 @@ static ALWAYS_INLINE __u32 transport_bit(__u8 protocol)
 {
 	if (protocol == IPPROTO_TCP)
 		return TRANSPORT_TCP;
-	return protocol == IPPROTO_UDP ? TRANSPORT_UDP : 0;
+	if (protocol == IPPROTO_UDP)
+		return TRANSPORT_UDP;
+	return protocol == IPPROTO_SCTP ? TRANSPORT_SCTP : 0;
 }
 
 /* Whether a map of whole addresses has this one for this transport. */

@@ -88,6 +88,8 @@ pub enum Protocol {
     Tcp = 6,
     /// UDP, 17.
     Udp = 17,
+    /// SCTP, 132.
+    Sctp = 132,
 }
 
 impl Protocol {
@@ -104,6 +106,7 @@ impl Protocol {
         match number {
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
             _ => None,
         }
     }
@@ -113,6 +116,7 @@ impl Protocol {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         }
     }
 }

@@ -80,6 +80,16 @@ pub enum PortReuse {
     ClosedOrFinished,
 }
 
+/// What becomes of an SCTP packet without INIT that belongs to no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StraySctp {
+    /// It is dropped.
+    #[default]
+    Drop,
+    /// It opens a flow (`sloppy_sctp`), unless it is an ABORT.
+    Open,
+}
+
 /// How flows are treated, as `ipvsadm --set` and the sysctls of IPVS say.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -89,6 +99,8 @@ pub struct Policy {
     pub removed: RemovedServers,
     /// SYNs from ports that have a flow.
     pub port_reuse: PortReuse,
+    /// SCTP packets of no flow.
+    pub stray_sctp: StraySctp,
     /// Idle times by state.
     pub timeouts: Timeouts,
     /// Resets and ICMP errors that each worker may send per second, together. Zero means none.

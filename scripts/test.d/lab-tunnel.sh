@@ -22,6 +22,7 @@ check_form() {
 }
 
 capture_start() {
+  rm -f "$WORK/rs1.pcapng"
   lab start capture rs1 tshark -q -i eth0 -s 0 -w "$WORK/rs1.pcapng"
   wait_until 10 test -s "$WORK/rs1.pcapng"
 }

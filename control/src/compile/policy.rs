@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dataplane::snapshot::{Policy, RemovedServers, StraySegments};
+use dataplane::snapshot::{Policy, RemovedServers, StraySctp, StraySegments};
 use dataplane::state::Timeouts;
 
 use crate::config::{DataplaneConfig, TimeoutOverrides};
@@ -13,6 +13,7 @@ const REPLIES_PER_SECOND: u32 = 1000;
 /// The policy of a configuration.
 pub(super) fn policy(config: &DataplaneConfig) -> Policy {
     Policy {
+        stray_sctp: if config.sloppy_sctp { StraySctp::Open } else { StraySctp::Drop },
         stray: if config.sloppy_tcp { StraySegments::Open } else { StraySegments::Reset },
         removed: if config.expire_nodest_conn { RemovedServers::EndFlows } else { RemovedServers::Silent },
         port_reuse: config.conn_reuse_mode,

@@ -124,6 +124,7 @@ fn general(lower: &mut Lower<'_>, statement: &Statement, config: &mut DataplaneC
                 let number = settings.number(lower, word, 0..=MOST_CONNECTIONS, "number of connections");
                 config.extensions = number.and_then(|number| u32::try_from(number).ok());
             }
+            "sloppy_sctp" => config.sloppy_sctp = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w)),
             "sloppy_tcp" => config.sloppy_tcp = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w)),
             "local_ports" => config.local_ports = local_ports(lower, word, &mut settings).unwrap_or_default(),
             "expire_nodest_conn" => {

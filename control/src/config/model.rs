@@ -197,6 +197,8 @@ pub struct DataplaneConfig {
     pub expire_nodest_conn: bool,
     /// `conn_reuse_mode`: which connections a SYN from the same port replaces.
     pub conn_reuse_mode: PortReuse,
+    /// `sloppy_sctp`: an SCTP packet other than INIT may open a flow.
+    pub sloppy_sctp: bool,
     /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
     pub timeouts: TimeoutOverrides,
     /// The `interface` blocks, no name twice. Empty: derived from VIPs and the routes to real servers.
@@ -230,6 +232,7 @@ impl Default for DataplaneConfig {
             local_ports: LocalPorts::default(),
             expire_nodest_conn: false,
             conn_reuse_mode: PortReuse::default(),
+            sloppy_sctp: false,
             timeouts: TimeoutOverrides::default(),
             interfaces: Vec::new(),
             kernel_port: Some(KernelPort::default()),

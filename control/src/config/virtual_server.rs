@@ -99,6 +99,7 @@ impl VirtualServers {
         }
         let real_servers = real_servers.finish();
         check_mixed(lower, block, &heading, &real_servers);
+        check_sctp(lower, block, protocol, &real_servers);
         if real_servers.is_empty() && !block.inner().iter().any(|inner| inner.name() == "real_server") {
             lower.warning(block.span(), format!("{name} has no real servers"), "ignored, as keepalived does");
             return;
@@ -316,15 +317,21 @@ fn protocol(lower: &mut Lower<'_>, statement: &Statement) -> Option<Protocol> {
     match word.text.to_ascii_uppercase().as_str() {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
-        "SCTP" => {
-            lower.error(word.span, "the protocol SCTP is not supported yet", "this version has TCP and UDP");
-            None
-        }
+        "SCTP" => Some(Protocol::Sctp),
         _ => {
             let message = format!("`{}` is no protocol", shown(&word.text));
-            lower.error(word.span, message, "expected TCP or UDP");
+            lower.error(word.span, message, "expected TCP, UDP or SCTP");
             None
         }
+    }
+}
+
+/// SCTP ends have addresses inside their packets too, which FULLNAT would have to be known by.
+fn check_sctp(lower: &mut Lower<'_>, block: &Statement, protocol: Protocol, servers: &[RealServer]) {
+    let is_fullnat = |server: &&RealServer| server.method == ForwardingMethod::FullNat;
+    if let (Protocol::Sctp, Some(server)) = (protocol, servers.iter().find(is_fullnat)) {
+        let message = format!("{} cannot be reached by FULLNAT with SCTP", server.at);
+        lower.error(block.span(), message, "SCTP goes by NAT, DR or TUN");
     }
 }
 

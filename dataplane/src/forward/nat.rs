@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::ident::NetPort;
 use crate::wire::checksum::Delta;
-use crate::wire::{Fragment, Headers, ipv4, ipv6, number, tcp, udp};
+use crate::wire::{Fragment, Headers, ipv4, ipv6, number, sctp, tcp, udp};
 
 /// The addresses and ports that a packet gets. Those that stay the same cost nothing but the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,16 @@ fn rewrite_transport(frame: &mut [u8], headers: &Headers, addresses: Delta, port
             let new = delta.apply_udp([header[udp::CHECKSUM], header[udp::CHECKSUM + 1]]);
             header[udp::CHECKSUM..udp::CHECKSUM + 2].copy_from_slice(&new);
         }
+        number::SCTP => sctp(frame, headers, ports),
         _ => {}
+    }
+}
+
+/// The ports of SCTP. Its checksum covers no addresses.
+#[inline(never)]
+pub(super) fn sctp(frame: &mut [u8], headers: &Headers, ports: (NetPort, NetPort)) {
+    if let Some(packet) = frame.get_mut(headers.l4 as usize..headers.end as usize) {
+        sctp::rewrite_ports(packet, headers.fragment, ports);
     }
 }
 

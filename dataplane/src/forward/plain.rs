@@ -1,4 +1,4 @@
-//! The usual packet, edited at one go: no VLAN tag, no IP option, no fragment, TCP or UDP.
+//! The usual packet, edited at one go: no VLAN tag, no IP option, no fragment, TCP, UDP or SCTP.
 //!
 //! Everything is at a fixed place then, so one bounds check serves all of it; any other packet takes the general way
 //! by [`super::nat`] and [`super::ttl`], with the same result.
@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::nat::{Rewrite, swap};
 use crate::wire::checksum::Delta;
-use crate::wire::{ipv4, ipv6, number, tcp, udp};
+use crate::wire::{Fragment, ipv4, ipv6, number, sctp, tcp, udp};
 
 /// Length of an Ethernet header's addresses.
 pub const LINK: usize = 12;
@@ -27,7 +27,8 @@ pub fn translate_v4(frame: &mut [u8], protocol: u8, link: &[u8; LINK], to: &Rewr
         to.destination.octets(),
     ));
     route_header(header, link, addresses);
-    ports(transport, protocol, addresses, to);
+    let total = usize::from(u16::from_be_bytes([header[L3 + ipv4::TOTAL_LENGTH], header[L3 + ipv4::TOTAL_LENGTH + 1]]));
+    ports(transport, protocol, addresses, to, || total.saturating_sub(ipv4::LENGTH));
 }
 
 /// As [`translate_v4`], for an IPv6 packet.
@@ -41,7 +42,8 @@ pub fn translate_v6(frame: &mut [u8], protocol: u8, link: &[u8; LINK], to: &Rewr
     ));
     header[..LINK].copy_from_slice(link);
     header[L3 + ipv6::HOP_LIMIT] = header[L3 + ipv6::HOP_LIMIT].wrapping_sub(1);
-    ports(transport, protocol, addresses, to);
+    let payload = [header[L3 + ipv6::PAYLOAD_LENGTH], header[L3 + ipv6::PAYLOAD_LENGTH + 1]];
+    ports(transport, protocol, addresses, to, || usize::from(u16::from_be_bytes(payload)));
 }
 
 /// New Ethernet addresses and a TTL one less, for an IPv4 packet.
@@ -73,13 +75,16 @@ fn route_header(header: &mut [u8; L4_V4], link: &[u8; LINK], addresses: Delta) {
 }
 
 #[inline]
-fn ports<A>(transport: &mut [u8], protocol: u8, addresses: Delta, to: &Rewrite<A>) {
+fn ports<A>(transport: &mut [u8], protocol: u8, addresses: Delta, to: &Rewrite<A>, length: impl FnOnce() -> usize) {
     let ([a, b], [c, d]) = (to.source_port.to_wire(), to.destination_port.to_wire());
     if protocol == number::TCP {
         let Some(header) = transport.first_chunk_mut::<{ tcp::LENGTH }>() else { return };
         let delta = addresses.and(swap::<4>(header, 0, [a, b, c, d]));
         let sum = delta.apply([header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]]);
         header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&sum);
+    } else if protocol == number::SCTP {
+        let Some(packet) = transport.get_mut(..length()) else { return };
+        sctp::rewrite_ports(packet, Fragment::Whole, (to.source_port, to.destination_port));
     } else {
         let Some(header) = transport.first_chunk_mut::<{ udp::LENGTH }>() else { return };
         let delta = addresses.and(swap::<4>(header, 0, [a, b, c, d]));

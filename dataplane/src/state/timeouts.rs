@@ -1,6 +1,6 @@
 //! How long a flow may idle in each state: the defaults of IPVS, of which `ipvsadm --set` changes three.
 
-use super::TcpState;
+use super::{SctpState, TcpState};
 use crate::clock::Ticks;
 
 /// The one state of a UDP flow.
@@ -43,6 +43,11 @@ impl Timeouts {
     #[inline]
     pub const fn tcp(&self, state: TcpState) -> Ticks {
         self.tcp[state as usize]
+    }
+
+    /// For an SCTP flow: fixed, as in IPVS.
+    pub const fn sctp(&self, state: SctpState) -> Ticks {
+        Ticks::seconds(state.idle())
     }
 
     /// For a UDP flow.

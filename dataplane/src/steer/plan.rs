@@ -232,6 +232,7 @@ const fn transport_bit(protocol: Protocol) -> u32 {
     match protocol {
         Protocol::Tcp => 1,
         Protocol::Udp => 2,
+        Protocol::Sctp => 4,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Sums are taken in the machine's byte order, which the ones' complement sum permits (RFC 1071 section 2 B): what is
 //! folded is stored in the machine's order too.
 
-use super::{Fragment, Headers, IpVersion, ipv4, ipv6, number, tcp, udp};
+use super::{Fragment, Headers, IpVersion, ipv4, ipv6, number, sctp, tcp, udp};
 use crate::counters::Drop;
 
 /// The ones' complement sum of bytes, not folded. An odd last byte counts as the upper half of a word.
@@ -127,6 +127,9 @@ pub fn settle(frame: &mut [u8], headers: &Headers) -> Result<Settled, Drop> {
         return Ok(Settled::Unknown);
     }
     let (l4, end) = (headers.l4 as usize, headers.end as usize);
+    if headers.protocol == number::SCTP {
+        return sctp::settle(frame.get_mut(l4..end).ok_or(Drop::BadTransport)?);
+    }
     let (at, length) = match (headers.protocol, headers.version) {
         (number::TCP, _) => (tcp::CHECKSUM, end - l4),
         (number::UDP, _) => {

@@ -123,6 +123,8 @@ pub mod number {
     pub const GRE: u8 = 47;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = 60;
 }

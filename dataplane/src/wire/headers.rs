@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{EtherType, TcpFlags, checksum, ip, ipv4, ipv6, number, tcp, udp};
+use super::{EtherType, TcpFlags, checksum, ip, ipv4, ipv6, number, sctp, tcp, udp};
 use crate::counters::Drop;
 use crate::ident::NetPort;
 
@@ -375,6 +375,11 @@ fn finish(
             if length < udp::LENGTH || (fragment == Fragment::Whole && length > transport.len()) {
                 return Err(Drop::BadTransport);
             }
+            headers.source_port = NetPort::from_wire([header[0], header[1]]);
+            headers.destination_port = NetPort::from_wire([header[2], header[3]]);
+        }
+        number::SCTP => {
+            let header: &[u8; sctp::LENGTH] = transport.first_chunk().ok_or(Drop::BadTransport)?;
             headers.source_port = NetPort::from_wire([header[0], header[1]]);
             headers.destination_port = NetPort::from_wire([header[2], header[3]]);
         }

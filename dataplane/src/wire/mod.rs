@@ -3,9 +3,11 @@
 //! Nothing here allocates or panics, whatever the bytes are.
 
 pub mod checksum;
+pub mod crc32c;
 mod fields;
 mod headers;
 mod piece;
+pub mod sctp;
 mod tcp_flags;
 mod tcp_options;
 
@@ -14,5 +16,6 @@ pub use fields::{EtherType, ip, ipv4, ipv6, number, tcp, udp};
 pub(crate) use headers::skip_extensions;
 pub use headers::{Fragment, Headers, IpVersion, parse, parse_ip};
 pub use piece::{Piece, piece};
+pub use sctp::SctpEvent;
 pub use tcp_flags::TcpFlags;
 pub use tcp_options::{PlacedOption, TcpOption, TcpOptions};

@@ -15,6 +15,7 @@ use crate::port::Ports;
 use crate::sched::Arrival;
 use crate::service::{Datagrams, Destination, Method, Service};
 use crate::snapshot::StraySegments;
+use crate::state::SctpState;
 use crate::state::{TcpState, UDP_STATE, View};
 use crate::wire::{Fragment, TcpFlags};
 
@@ -62,7 +63,7 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
     {
         return syn_proxy::admit(context, hands, keyed, service, proxy);
     }
-    if !opens(context, &keyed) {
+    if !opens(context, hands, &keyed) {
         // The packet before it in the same burst may just have opened the flow.
         match F::table(context.shared).lookup(keyed.key) {
             Find::Hit { flow, direction } => return carry::packet_after_all(context, hands, keyed, flow, direction),
@@ -123,13 +124,15 @@ fn once<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Ke
     }
 }
 
-/// Whether a packet may open a flow: every datagram, a segment with SYN; with `sloppy_tcp` any but a reset.
-fn opens<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> bool {
+/// Whether a packet may open a flow: every datagram, a segment with SYN; with `sloppy_tcp` any but a reset. Of SCTP
+/// [`super::sctp`] knows.
+fn opens<F: Path, P: Ports>(context: Context<'_>, hands: &Hands<P>, keyed: &Keyed<'_, F>) -> bool {
     let tcp = keyed.packet.headers.tcp;
     match (keyed.key.protocol, context.snapshot.policy.stray) {
         (Protocol::Tcp, _) if tcp.contains(TcpFlags::RST) => false,
         (Protocol::Tcp, StraySegments::Reset) => tcp.contains(TcpFlags::SYN),
         (Protocol::Tcp, StraySegments::Open) | (Protocol::Udp, _) => true,
+        (Protocol::Sctp, _) => super::sctp::opens(context, hands, keyed),
     }
 }
 
@@ -180,7 +183,7 @@ fn insert<'s, F: Path, P: Ports>(
     destination: &'s Destination,
     beginning: Option<&Beginning>,
 ) -> Result<Option<Opened<'s>>, Drop> {
-    let usual = || usual_beginning(context, keyed, destination);
+    let usual = || usual_beginning(context, hands, keyed, destination);
     let beginning = &beginning.map_or_else(usual, |given| Beginning { ..*given });
     let activity = path::state_activity(keyed.key.protocol, beginning.state);
     // Before anybody else can see the flow, move it or end it.
@@ -279,7 +282,12 @@ fn local_port(client: NetPort, attempt: u16) -> NetPort {
 }
 
 /// What a flow begins as by its first packet.
-fn usual_beginning<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, destination: &Destination) -> Beginning {
+fn usual_beginning<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    keyed: &Keyed<'_, F>,
+    destination: &Destination,
+) -> Beginning {
     let timeouts = &context.snapshot.policy.timeouts;
     let view = if destination.method.is_two_way() { View::Input } else { View::InputOnly };
     match keyed.key.protocol {
@@ -289,6 +297,11 @@ fn usual_beginning<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, destinat
             Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension: None }
         }
         Protocol::Udp => Beginning { state: UDP_STATE, flags: flag::EMBRYONIC, idle: timeouts.udp(), extension: None },
+        Protocol::Sctp => {
+            let state = SctpState::None.next(view, super::sctp::event(hands, keyed));
+            let flags = if state.is_embryonic() { flag::EMBRYONIC } else { 0 };
+            Beginning { state: state.to_u8(), flags, idle: timeouts.sctp(state), extension: None }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
+use super::sctp;
 use super::tunnel;
 use super::{Context, Hands, Packet, anew, clamp, extended, fragment, fullnat, mixed, reply, syn_proxy};
 use crate::counters::{Drop, Event};
@@ -50,7 +51,11 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
         anew::without_server(context, hands, keyed, flow, entry);
         return None;
     };
-    if !advance(context, entry, destination, direction, &keyed) {
+    let is_live = match keyed.key.protocol {
+        Protocol::Sctp => sctp::advance(context, hands, (flow, entry), destination, direction, &keyed),
+        Protocol::Tcp | Protocol::Udp => advance(context, entry, destination, direction, &keyed),
+    };
+    if !is_live {
         return Some(keyed);
     }
     if let Err(reason) = remember(context, hands, &keyed, flow, direction) {
@@ -250,7 +255,7 @@ fn advance<F: Path>(
                 (next.to_u8(), timeouts.tcp(next), next.is_embryonic())
             }
             // Whoever opened the flow saw the first datagram: this is another, of either side.
-            Protocol::Udp => (seen.state(), timeouts.udp(), false),
+            Protocol::Udp | Protocol::Sctp => (seen.state(), timeouts.udp(), false),
         };
         let flags = if is_embryonic { seen.flags() } else { seen.flags() & !flag::EMBRYONIC };
         entry.set_deadline(context.now.after(idle));

@@ -23,6 +23,7 @@ mod mixed;
 mod pass;
 mod path;
 mod reply;
+mod sctp;
 mod segment;
 mod syn_proxy;
 mod tunnel;

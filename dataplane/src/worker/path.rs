@@ -8,7 +8,7 @@ use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
 use crate::forward::plain;
 use crate::ident::Protocol;
-use crate::state::{Activity, TcpState};
+use crate::state::{Activity, SctpState, TcpState};
 use crate::wire::Headers;
 
 /// The path of one family.
@@ -189,6 +189,7 @@ pub(super) fn state_activity(protocol: Protocol, state: u8) -> Activity {
     match protocol {
         Protocol::Tcp => TcpState::from_u8(state).activity(),
         Protocol::Udp => Activity::Inactive,
+        Protocol::Sctp => SctpState::from_u8(state).activity(),
     }
 }
 

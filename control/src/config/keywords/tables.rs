@@ -580,6 +580,7 @@ const DATAPLANE: &[Group] = &[
         "expire_nodest_conn",
         "conn_reuse_mode",
     ]),
+    used(&["sloppy_sctp"]),
     used_block(Context::DataplaneInterface, &["interface"]),
     used_block(Context::DataplaneTimeouts, &["timeouts"]),
 ];
