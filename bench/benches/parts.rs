@@ -64,6 +64,7 @@ fn table(c: &mut Criterion) {
             client_mac: None,
             return_hop: 0,
             extension: None,
+            controller: None,
         };
         assert!(matches!(table.insert(&mut worker, &new), Insert::Created(_)));
     }

@@ -111,6 +111,9 @@ counted! {
         FlowReused = "flow_reused", "flows ended by a new SYN of the same client port";
         FlowOrphaned = "flow_orphaned", "flows ended because their server was removed (`expire_nodest_conn`)";
         DatagramScheduled = "datagram_scheduled", "datagrams scheduled one by one (`ops`)";
+        TemplateCreated = "template_created", "persistence templates made: a client got its server";
+        TemplateMoved = "template_moved", "persistence templates whose server was gone: their clients got another";
+        TemplateExpired = "template_expired", "persistence templates and expected connections that ended";
         ResetSent = "reset_sent", "TCP resets made for segments of no flow";
         IcmpSent = "icmp_sent", "ICMP errors made";
         SegmentSent = "segment_sent", "segments made to carry a PROXY header that did not fit the client's";

@@ -31,6 +31,8 @@ pub struct NetPort(u16);
 impl NetPort {
     /// No port: "any port" in a service, "absent" in a packet.
     pub const ANY: Self = Self(0);
+    /// Where FTP servers take commands: 21.
+    pub const FTP: Self = Self::new(21);
 
     /// From the number that people write.
     pub const fn new(host: u16) -> Self {

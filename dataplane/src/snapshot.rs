@@ -90,6 +90,16 @@ pub enum StraySctp {
     Open,
 }
 
+/// What becomes of a persistence template whose server takes no new connections (weight 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum QuiescentTemplates {
+    /// Its clients still go there.
+    #[default]
+    Keep,
+    /// They are scheduled anew (`expire_quiescent_template`).
+    Reschedule,
+}
+
 /// How flows are treated, as `ipvsadm --set` and the sysctls of IPVS say.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
@@ -101,6 +111,8 @@ pub struct Policy {
     pub port_reuse: PortReuse,
     /// SCTP packets of no flow.
     pub stray_sctp: StraySctp,
+    /// Persistence templates of drained servers.
+    pub quiescent_templates: QuiescentTemplates,
     /// Idle times by state.
     pub timeouts: Timeouts,
     /// Resets and ICMP errors that each worker may send per second, together. Zero means none.

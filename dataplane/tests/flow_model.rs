@@ -127,6 +127,7 @@ impl Run {
             client_mac: None,
             return_hop: 0,
             extension,
+            controller: None,
         };
         let result = self.table.insert(&mut self.worker, &new);
         let known = self.model.flows.get(&forward);

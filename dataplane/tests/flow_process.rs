@@ -49,6 +49,7 @@ fn flow(n: u32, server: u32) -> NewFlow<V4> {
         client_mac: None,
         return_hop: 0,
         extension: extension(n, server),
+        controller: None,
     }
 }
 

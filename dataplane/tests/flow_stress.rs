@@ -39,6 +39,7 @@ fn flow(n: u32, server: u32) -> NewFlow<V4> {
         client_mac: None,
         return_hop: 0,
         extension: None,
+        controller: None,
     }
 }
 

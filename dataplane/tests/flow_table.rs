@@ -36,6 +36,7 @@ fn new<F: Family>(forward: FlowKey<F::Addr>, reverse: Option<FlowKey<F::Addr>>) 
         client_mac: None,
         return_hop: 9,
         extension: None,
+        controller: None,
     }
 }
 
@@ -75,13 +76,13 @@ fn settle<F: Family>(table: &FlowTable<F>, w: &mut FlowWorker<F>) {
 fn a_flow_is_found_in_both_directions_and_holds_what_was_put_in() {
     let (table, mut w) = table(100);
     let mac = MacAddr([2, 0, 0, 0, 0, 0xfe]);
-    let put = NewFlow { client_mac: Some((mac, PortIndex(63))), flags: 0x1234, ..nat(7) };
+    let put = NewFlow { client_mac: Some((mac, PortIndex(63))), flags: 0x0234, ..nat(7) };
     let flow = create(&table, &mut w, &put);
     assert_eq!(table.lookup(&put.forward), hit(flow, Direction::Forward));
     assert_eq!(table.lookup(&put.reverse.unwrap()), hit(flow, Direction::Reverse));
     let entry = table.entry(flow);
     assert_eq!((entry.forward(), entry.reverse()), (put.forward, put.reverse));
-    assert_eq!((entry.state().state(), entry.state().flags()), (1, 0x1234));
+    assert_eq!((entry.state().state(), entry.state().flags()), (1, 0x0234));
     assert_eq!((entry.destination(), entry.return_hop(), entry.deadline()), (5, 9, LATER));
     assert_eq!(entry.client_mac(), Some((mac, PortIndex(63))));
     entry.set_client_mac(None);

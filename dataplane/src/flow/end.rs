@@ -9,7 +9,7 @@ use super::slot::Direction;
 use super::storage::Storage;
 use super::sync::Ordering;
 use super::table::Table;
-use crate::clock::Tick;
+use crate::clock::{Tick, Ticks};
 
 /// Entries that control reads between two quiet points.
 const CONTROL_STEP: usize = 256;
@@ -55,6 +55,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             let entry = self.entry_at(index);
             let seen = entry.state();
             if let Some(why) = judge(entry, seen, now, short > 0)
+                && !is_held(entry, seen, now, why)
                 // Whoever changed it meanwhile has had a packet of it.
                 && entry.kill(seen)
             {
@@ -85,12 +86,30 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Unlinks both keys of a flow that this worker ended, and retires its entry.
     #[inline]
     fn bury(&self, w: &mut FlowWorker<F>, entry: &FlowEntry<F>, index: u32) {
+        if entry.state().flags() & flag::CONTROLLED != 0 {
+            self.let_go(entry);
+        }
         self.unlink(entry, index, Direction::Forward);
         if entry.words(Direction::Reverse) != F::Words::default() {
             self.unlink(entry, index, Direction::Reverse);
         }
         self.retire(w, index);
     }
+}
+
+/// How long a template stays beyond its time while flows hang on it, again and again: as IPVS.
+const HELD: Ticks = Ticks::seconds(60);
+
+/// Whether flows hang on a template that should end. Its time is then prolonged.
+#[inline]
+fn is_held<F: Family>(entry: &FlowEntry<F>, seen: StateWord, now: Tick, why: Ended) -> bool {
+    if seen.flags() & flag::TEMPLATE == 0 || entry.close() {
+        return false;
+    }
+    if why == Ended::Expired {
+        entry.set_deadline(now.after(HELD));
+    }
+    true
 }
 
 /// Whether a sweep should end a flow, and why.

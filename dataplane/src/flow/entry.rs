@@ -4,8 +4,9 @@
 //! transition is one compare-and-swap and has one winner. IPv4 entries are full, IPv6 entries have 16 bytes to
 //! spare; what only some flows need stands in a record beside ([`Extension`](super::Extension)).
 
-use super::extension::NewExtension;
+use super::extension::{FlowLink, NewExtension};
 use super::key::{Family, FlowKey};
+use super::rule;
 use super::slot::Direction;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::clock::Tick;
@@ -17,10 +18,16 @@ pub mod flag {
     pub const EMBRYONIC: u16 = 1 << 15;
     /// The flow has an extension record: set by the table when it is inserted with one.
     pub const EXTENDED: u16 = 1 << 14;
+    /// Not a flow but a rule for flows to come: no packet has its keys. See [`Rule`](super::Rule), its state.
+    pub const TEMPLATE: u16 = 1 << 13;
+    /// The flow hangs on a template, which counts it: [`NewFlow::controller`].
+    pub const CONTROLLED: u16 = 1 << 12;
     /// A client was answered by the SYN proxy, and its server has not answered yet.
     pub const SYN_PROXY: u16 = 1 << 11;
     /// The server has not been told the client's address yet: its packets get the TOA option or a PROXY header.
     pub const INFO_DUE: u16 = 1 << 10;
+    /// A connection of FTP: its commands are read, or it carries data for one that has them read.
+    pub const FTP: u16 = 1 << 8;
     /// The flow's keys hold IPv4 addresses, mapped: its two ends are of different families, or could have been.
     pub const MIXED: u16 = 1 << 7;
 }
@@ -126,6 +133,9 @@ pub struct NewFlow<F: Family> {
     pub return_hop: u32,
     /// The extension record, for a flow that needs one: one of the pool's is taken and gets these values.
     pub extension: Option<NewExtension>,
+    /// With [`flag::CONTROLLED`], the template that it hangs on, held for it already ([`FlowEntry::hold`]) and let go
+    /// of by the table when it ends; without, for data of FTP, the flow of the commands, which counts nothing.
+    pub controller: Option<FlowLink>,
 }
 
 /// A flow in the table.
@@ -140,9 +150,10 @@ pub struct FlowEntry<F: Family> {
     client: AtomicU64,
     deadline: AtomicU32,
     destination: AtomicU32,
+    /// In a template, how many flows hang on it ([`CLOSED`]: it ends).
     return_hop: AtomicU32,
-    /// The number of its extension record plus one; 0 without.
-    extension: AtomicU32,
+    /// The number of its extension record plus one; without one, that of the entry which it hangs on plus one, or 0.
+    beside: AtomicU32,
 }
 
 #[cfg(not(loom))]
@@ -152,6 +163,8 @@ const _: () = {
 };
 
 const CLIENT_KNOWN: u64 = 1 << 56;
+/// The count of a template that nothing can hang on any more.
+const CLOSED: u32 = 1 << 31;
 
 impl<F: Family> FlowEntry<F> {
     #[cfg(any(test, loom))]
@@ -164,7 +177,7 @@ impl<F: Family> FlowEntry<F> {
             deadline: AtomicU32::new(0),
             destination: AtomicU32::new(0),
             return_hop: AtomicU32::new(0),
-            extension: AtomicU32::new(0),
+            beside: AtomicU32::new(0),
         }
     }
 
@@ -271,12 +284,64 @@ impl<F: Family> FlowEntry<F> {
     /// The number of the flow's extension record.
     #[inline]
     pub(super) fn extension(&self) -> Option<u32> {
-        self.extension.load(Ordering::Relaxed).checked_sub(1)
+        if self.state().flags() & flag::EXTENDED == 0 {
+            return None;
+        }
+        self.beside.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// The number of the entry that a flow without an extension record hangs on.
+    #[inline]
+    pub(super) fn beside(&self) -> Option<u32> {
+        if self.state().flags() & flag::EXTENDED != 0 {
+            return None;
+        }
+        self.beside.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Sends what follows a template to another server, if it still is `seen`. True for the one who did.
+    pub fn move_destination(&self, seen: u32, to: u32) -> bool {
+        self.destination.compare_exchange(seen, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Counts a flow that hangs on this template. False when the template is ending.
+    pub fn hold(&self) -> bool {
+        let held = |count: u32| (count & CLOSED == 0).then_some(count + 1);
+        self.return_hop.fetch_update(Ordering::AcqRel, Ordering::Relaxed, held).is_ok()
+    }
+
+    /// A flow no longer hangs on this template.
+    pub fn release(&self) {
+        let less = |count: u32| (count & CLOSED == 0).then(|| count.saturating_sub(1));
+        let _ = self.return_hop.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+    }
+
+    /// Flows that hang on this template.
+    pub fn holders(&self) -> u32 {
+        self.return_hop.load(Ordering::Acquire) & !CLOSED
+    }
+
+    /// Lets nothing hang on this template any more, unless something does. True when nothing does.
+    pub(super) fn close(&self) -> bool {
+        let seen = self.return_hop.compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Relaxed);
+        seen.is_ok_and(|_| true) || seen.is_err_and(|count| count & CLOSED != 0)
+    }
+
+    /// Before any worker runs: how many flows hang on this template.
+    pub(super) fn set_holders(&self, count: u32) {
+        self.return_hop.store(count, Ordering::Relaxed);
+    }
+
+    /// Before any worker runs: the flow hangs on nothing.
+    pub(super) fn orphan(&self) {
+        let seen = self.state();
+        let next = StateWord::new(seen.generation(), seen.state(), seen.flags() & !flag::CONTROLLED, seen.life());
+        self.word.store(next.0, Ordering::Release);
     }
 
     #[cfg(all(test, not(loom)))]
     pub(super) fn set_extension(&self, number: Option<u32>) {
-        self.extension.store(number.map_or(0, |number| number + 1), Ordering::Relaxed);
+        self.beside.store(number.map_or(0, |number| number + 1), Ordering::Relaxed);
     }
 
     /// The packed key of a direction.
@@ -303,13 +368,15 @@ impl<F: Family> FlowEntry<F> {
     #[inline]
     pub(super) fn write(&self, new: &NewFlow<F>, extension: Option<u32>) -> u32 {
         let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
-        F::store(&self.forward, &F::pack(&new.forward));
-        F::store(&self.reverse, &new.reverse.as_ref().map(F::pack).unwrap_or_default());
+        let rule = rule::of(new.flags, new.state);
+        F::store(&self.forward, &rule::pack::<F>(rule, &new.forward));
+        F::store(&self.reverse, &new.reverse.as_ref().map(|key| rule::pack::<F>(rule, key)).unwrap_or_default());
         self.set_client_mac(new.client_mac);
         self.deadline.store(new.deadline.raw(), Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);
         self.return_hop.store(new.return_hop, Ordering::Relaxed);
-        self.extension.store(extension.map_or(0, |number| number + 1), Ordering::Relaxed);
+        let beside = extension.or(new.controller.map(|link| link.index));
+        self.beside.store(beside.map_or(0, |number| number + 1), Ordering::Relaxed);
         let flags = if extension.is_some() { new.flags | flag::EXTENDED } else { new.flags & !flag::EXTENDED };
         let word = StateWord::new(generation, new.state, flags, Life::Inserting);
         self.word.store(word.0, Ordering::Release);

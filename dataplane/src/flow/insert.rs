@@ -88,7 +88,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             return Insert::Full;
         };
         let entry = self.entry_at(index);
-        let extension = new.extension.as_ref().and_then(|extension| self.extend(w, extension));
+        let linked = |extension: NewExtension| NewExtension { link: new.controller.or(extension.link), ..extension };
+        let extension = new.extension.map(linked).and_then(|extension| self.extend(w, &extension));
         let flow = FlowRef { index, generation: entry.write(new, extension) };
         if new.extension.is_some() && extension.is_none() {
             entry.set_life(Life::Dead);

@@ -43,6 +43,8 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn pack(key: &FlowKey<Self::Addr>) -> Self::Words;
     /// The key that was packed, or `None` where there is none.
     fn unpack(words: &Self::Words) -> Option<FlowKey<Self::Addr>>;
+    /// A packed key that no packet has, unless `mark` is 0.
+    fn marked(words: Self::Words, mark: u8) -> Self::Words;
     /// Cells that hold no key.
     fn cells() -> Self::Cells;
     /// Reads cells, relaxed: whatever led the reader to them ordered their contents.
@@ -81,6 +83,12 @@ impl Family for V4 {
         let [addresses, transport] = *words;
         let address = |half: u64| Ipv4Addr::from((half as u32).to_ne_bytes());
         unpack_transport(transport, address(addresses), address(addresses >> 32))
+    }
+
+    #[inline]
+    fn marked(mut words: [u64; 2], mark: u8) -> [u64; 2] {
+        words[1] |= u64::from(mark) << MARK;
+        words
     }
 
     fn cells() -> [AtomicU64; 2] {
@@ -124,6 +132,12 @@ impl Family for V6 {
         unpack_transport(transport, unpack_v6(a, b), unpack_v6(c, d))
     }
 
+    #[inline]
+    fn marked(mut words: [u64; 5], mark: u8) -> [u64; 5] {
+        words[4] |= u64::from(mark) << MARK;
+        words
+    }
+
     fn cells() -> [AtomicU64; 5] {
         std::array::from_fn(|_| AtomicU64::new(0))
     }
@@ -153,6 +167,9 @@ const fn no_key<A: Copy>(unspecified: A) -> FlowKey<A> {
         protocol: Protocol::Tcp,
     }
 }
+
+/// Above ports and protocol, in the word of a key that has them: what a key is of that no packet has.
+const MARK: u32 = 40;
 
 #[inline]
 fn pack_transport<A>(key: &FlowKey<A>) -> u64 {

@@ -73,14 +73,18 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Finds the flow of a key that was probed. Retries a bounded number of times what others are about to finish.
     #[inline]
     pub fn find(&self, key: &FlowKey<F::Addr>, probe: &Probe) -> Find {
+        self.find_words(&F::pack(key), probe)
+    }
+
+    #[inline]
+    pub(super) fn find_words(&self, words: &F::Words, probe: &Probe) -> Find {
         if probe.matching == 0 {
             return Find::Miss;
         }
-        let words = F::pack(key);
         // It may have been emptied between the two reads of the probe: `look` sees that the key is another's or dead.
-        match self.look(probe.first, &words) {
+        match self.look(probe.first, words) {
             Look::Hit(flow, direction) => Find::Hit { flow, direction },
-            _ => self.find_again(&words, probe.hash),
+            _ => self.find_again(words, probe.hash),
         }
     }
 

@@ -55,6 +55,7 @@ fn flow(forward: FlowKey<Ipv4Addr>, reverse: Option<FlowKey<Ipv4Addr>>) -> NewFl
         client_mac: None,
         return_hop: 0,
         extension: None,
+        controller: None,
     }
 }
 

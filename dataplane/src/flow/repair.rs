@@ -37,6 +37,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         let kept = |index: u32| seen.get(index as usize) == Some(&(WANTED | ALL));
         self.each_slot(|word| kept(word.index()));
         let flows = self.entries().rebuild(kept, |index| self.entry_at(index).set_life(Life::Free));
+        self.repair_templates();
         self.extensions().rebuild(|record| records.get(record as usize) == Some(&true), |_| {});
         self.reset_readers();
         flows
@@ -67,6 +68,24 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         records
     }
 
+    /// Counts anew how many flows hang on each template. A flow whose template is gone hangs on none.
+    fn repair_templates(&self) {
+        let live = |entry: &&FlowEntry<F>| entry.state().is_live();
+        let is_template = |entry: &FlowEntry<F>| entry.state().flags() & flag::TEMPLATE != 0;
+        for entry in self.store.entries().iter().filter(live).filter(|entry| is_template(entry)) {
+            entry.set_holders(0);
+        }
+        for entry in self.store.entries().iter().filter(live) {
+            if entry.state().flags() & flag::CONTROLLED == 0 {
+                continue;
+            }
+            match self.controller(entry).filter(|on| on.state().is_live() && is_template(on)) {
+                Some(template) => template.set_holders(template.holders() + 1),
+                None => entry.orphan(),
+            }
+        }
+    }
+
     fn reset_readers(&self) {
         for reader in self.store.readers() {
             reader.epoch.store(0, Ordering::Relaxed);
@@ -80,10 +99,9 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
 /// What an entry needs to be kept, before its slots are seen: one-way flows need no reverse key.
 fn expected<F: Family>(entry: &FlowEntry<F>, now: Tick) -> u8 {
-    if !entry.state().is_live()
-        || entry.deadline().reached(now)
-        || entry.words(Direction::Forward) == F::Words::default()
-    {
+    // Flows may hang on a template whose time is up: if none does, it ends at the first sweep.
+    let is_over = entry.deadline().reached(now) && entry.state().flags() & flag::TEMPLATE == 0;
+    if !entry.state().is_live() || is_over || entry.words(Direction::Forward) == F::Words::default() {
         return 0;
     }
     if entry.reverse().is_some() { WANTED } else { WANTED | REVERSE }
@@ -97,7 +115,7 @@ mod tests {
     use super::*;
     use crate::flow::heap::Heap;
     use crate::flow::storage::Geometry;
-    use crate::flow::{Find, FlowKey, FlowWorker, Insert, NewExtension, NewFlow, V4};
+    use crate::flow::{Find, FlowKey, FlowLink, FlowWorker, Insert, NewExtension, NewFlow, Rule, V4};
     use crate::ident::{NetPort, Protocol, WorkerIndex};
 
     const FLOWS: u32 = 8;
@@ -127,6 +145,7 @@ mod tests {
             client_mac: None,
             return_hop: 0,
             extension: None,
+            controller: None,
         }
     }
 
@@ -221,5 +240,36 @@ mod tests {
     #[test]
     fn expired_flows_go() {
         check(table().0, &[4, 5], Tick::new(103));
+    }
+
+    #[test]
+    fn flows_hang_on_their_templates_again() {
+        let (table, mut w) = table();
+        let template = NewFlow { flags: flag::TEMPLATE, state: 1, deadline: NOW, reverse: None, ..new(60) };
+        let Insert::Created(held) = table.insert(&mut w, &template) else { panic!() };
+        let link = |index| Some(FlowLink { index, generation: 1 });
+        let hanging = |n, on| NewFlow { flags: flag::CONTROLLED, controller: link(on), ..new(n) };
+        assert!(table.entry(held).hold());
+        let Insert::Created(on_it) = table.insert(&mut w, &hanging(61, held.index)) else { panic!() };
+        let mut table = table;
+        table.repair(Tick::new(1));
+        assert_eq!(table.entry(held).holders(), 1, "its time is up, but it is in use");
+        let mut w = table.register(WorkerIndex(0)).unwrap();
+        assert!(table.end(&mut w, on_it));
+        assert_eq!(table.entry(held).holders(), 0);
+        table.sweep(&mut w, Tick::new(1), FLOWS, |_, _| {});
+        assert!(!table.entry(held).state().is_live());
+        assert_eq!(table.find_rule(Rule::Persistence, &template.forward), Find::Miss);
+    }
+
+    #[test]
+    fn a_flow_whose_template_is_gone_hangs_on_none() {
+        let (table, mut w) = table();
+        let orphan =
+            NewFlow { flags: flag::CONTROLLED, controller: Some(FlowLink { index: 0, generation: 1 }), ..new(61) };
+        let Insert::Created(flow) = table.insert(&mut w, &orphan) else { panic!() };
+        let mut table = table;
+        table.repair(NOW);
+        assert_eq!(table.entry(flow).state().flags() & flag::CONTROLLED, 0);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
-use super::{ClientAddress, ConnectionLimits, Datagrams, ExpireReset, MssClamp, TcpTimestamps};
+use super::{ClientAddress, ConnectionLimits, Datagrams, ExpireReset, MssClamp, Persistence, TcpTimestamps};
 use crate::syn_proxy::SynProxy;
 
 /// What a service asks for.
@@ -22,4 +22,6 @@ pub struct ServiceSettings {
     pub tcp_timestamps: TcpTimestamps,
     /// What is said when an established flow expires.
     pub expire_reset: ExpireReset,
+    /// Whether clients stay with their servers.
+    pub persistence: Option<Persistence>,
 }

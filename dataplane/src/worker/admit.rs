@@ -4,10 +4,10 @@ use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, fullnat, introduce, limits, mixed, reply, syn_proxy};
+use super::{Context, Hands, fullnat, introduce, limits, mixed, persistence, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Find, FlowKey, FlowRef, Insert, NewExtension, NewFlow, flag};
+use crate::flow::{Direction, Find, FlowKey, FlowLink, FlowRef, Insert, NewExtension, NewFlow, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::ident::{Endpoint, NetPort, Protocol};
 use crate::next_hop::Hop;
@@ -39,6 +39,8 @@ pub(super) struct Beginning {
     /// How long it may idle.
     pub(super) idle: Ticks,
     pub(super) extension: Option<NewExtension>,
+    /// The template that it hangs on.
+    pub(super) controller: Option<FlowLink>,
 }
 
 /// A packet whose key belongs to no flow, as far as the lookup saw. Given back when it got a flow that is over already.
@@ -155,6 +157,9 @@ pub(super) fn open<'s, F: Path, P: Ports>(
     service: &'s Service,
     beginning: Option<&Beginning>,
 ) -> Result<Opened<'s>, Drop> {
+    if let Some(settings) = &service.settings.persistence {
+        return persistence::open(context, hands, keyed, (service, settings), beginning);
+    }
     let picked = pick(context, keyed, service).ok_or(Drop::NoDestination)?;
     if let Some(opened) = insert(context, hands, keyed, picked, beginning)? {
         return Ok(opened);
@@ -169,14 +174,18 @@ pub(super) fn open<'s, F: Path, P: Ports>(
 }
 
 /// The server that the service's scheduler has for a packet.
-fn pick<'s, F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>, service: &'s Service) -> Option<&'s Destination> {
+pub(super) fn pick<'s, F: Path>(
+    context: Context<'_>,
+    keyed: &Keyed<'_, F>,
+    service: &'s Service,
+) -> Option<&'s Destination> {
     let client = Endpoint { address: F::ip(keyed.key.source), port: keyed.key.source_port };
     let arrival = Arrival { client, vip: F::ip(keyed.key.destination), now: context.now };
     service.scheduler.pick(&service.destinations, &service.state, arrival)
 }
 
 /// Inserts a flow to `destination`; `None` when its reverse key belongs to another flow.
-fn insert<'s, F: Path, P: Ports>(
+pub(super) fn insert<'s, F: Path, P: Ports>(
     context: Context<'s>,
     hands: &mut Hands<P>,
     keyed: &Keyed<'_, F>,
@@ -221,6 +230,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
             .map(|learnt| (learnt.mac, learnt.port)),
         return_hop: way_back(context, keyed),
         extension: beginning.extension,
+        controller: beginning.controller,
     };
     introduce::begin(context, hands, keyed, destination, &mut new);
     if destination.method == Method::FullNat && !is_local {
@@ -282,7 +292,7 @@ fn local_port(client: NetPort, attempt: u16) -> NetPort {
 }
 
 /// What a flow begins as by its first packet.
-fn usual_beginning<F: Path, P: Ports>(
+pub(super) fn usual_beginning<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &Hands<P>,
     keyed: &Keyed<'_, F>,
@@ -294,13 +304,19 @@ fn usual_beginning<F: Path, P: Ports>(
         Protocol::Tcp => {
             let state = TcpState::None.next(view, keyed.packet.headers.tcp);
             let flags = if state.is_embryonic() { flag::EMBRYONIC } else { 0 };
-            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension: None }
+            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension: None, controller: None }
         }
-        Protocol::Udp => Beginning { state: UDP_STATE, flags: flag::EMBRYONIC, idle: timeouts.udp(), extension: None },
+        Protocol::Udp => Beginning {
+            state: UDP_STATE,
+            flags: flag::EMBRYONIC,
+            idle: timeouts.udp(),
+            extension: None,
+            controller: None,
+        },
         Protocol::Sctp => {
             let state = SctpState::None.next(view, super::sctp::event(hands, keyed));
             let flags = if state.is_embryonic() { flag::EMBRYONIC } else { 0 };
-            Beginning { state: state.to_u8(), flags, idle: timeouts.sctp(state), extension: None }
+            Beginning { state: state.to_u8(), flags, idle: timeouts.sctp(state), extension: None, controller: None }
         }
     }
 }

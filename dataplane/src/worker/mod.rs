@@ -22,6 +22,7 @@ mod limits;
 mod mixed;
 mod pass;
 mod path;
+mod persistence;
 mod reply;
 mod sctp;
 mod segment;
@@ -124,12 +125,16 @@ impl Shared {
             }
         };
         self.flows4.for_each(|entry| {
-            count(entry.destination(), path::activity(entry));
-            fullnat::recount(services, entry);
+            if entry.rule().is_none() {
+                count(entry.destination(), path::activity(entry));
+                fullnat::recount(services, entry);
+            }
         });
         self.flows6.for_each(|entry| {
-            count(entry.destination(), path::activity(entry));
-            fullnat::recount(services, entry);
+            if entry.rule().is_none() {
+                count(entry.destination(), path::activity(entry));
+                fullnat::recount(services, entry);
+            }
             if entry.state().flags() & flag::MIXED != 0 {
                 self.mixed.store(true, Ordering::Relaxed);
             }
@@ -313,11 +318,17 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
     };
     let mut farewells = Farewells::new();
     shared.flows4.sweep(&mut hands.flows4, context.now, budget, |entry, why| {
+        if persistence::is_rule_ended(context, entry) {
+            return;
+        }
         farewell::note(context, entry, why, &mut farewells);
         fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
     shared.flows6.sweep(&mut hands.flows6, context.now, budget, |entry, why| {
+        if persistence::is_rule_ended(context, entry) {
+            return;
+        }
         farewell::note(context, entry, why, &mut farewells);
         fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);

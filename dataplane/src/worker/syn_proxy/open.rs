@@ -58,6 +58,7 @@ pub(super) fn flow<'h, F: Path, P: Ports>(
             bits: Agreed::new(agreement, window).pack(),
             ..NewExtension::default()
         }),
+        controller: None,
     };
     match admit::open(context, hands, &keyed, service, Some(&beginning)) {
         Ok(Opened::Created(flow, _)) => {
