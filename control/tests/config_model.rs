@@ -13,8 +13,8 @@ use control::config::{
 use dataplane::ident::{CoreIndex, NetPort, Protocol};
 use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
 use dataplane::service::{
-    ConnectionLimits, Datagrams, Encapsulation, ExpireReset, GreChecksum, GueChecksum, Limit, MssClamp, ProxyVersion,
-    Refusal, TcpTimestamps, Thresholds, Toa,
+    ConnectionLimits, Datagrams, Encapsulation, ExpireReset, GreChecksum, GueChecksum, Limit, MssClamp, Persistence,
+    ProxyVersion, Refusal, TcpTimestamps, Thresholds, Toa,
 };
 use dataplane::snapshot::PortReuse;
 use dataplane::state::TcpState;
@@ -497,4 +497,61 @@ fn bounds_that_cannot_be_are_errors() {
     assert_eq!(with("", "connection_limit"), ["`connection_limit` needs a number of connections"]);
     assert_eq!(with("", "ops"), ["`ops` does nothing in a service of TCP"]);
     assert_eq!(with("", "flag-3"), ["`flag-3` means nothing to any scheduler"]);
+}
+
+/// The one virtual server of a file with these lines in its block.
+fn with(vip: &str, lines: &str) -> control::config::VirtualServer {
+    let (server, kind) = if vip.contains(':') { ("2001:db8::9", "NAT") } else { ("198.51.100.1", "NAT") };
+    let text = format!(
+        "virtual_server {vip} {{\nprotocol TCP\nlb_algo rr\nlb_kind {kind}\n{lines}\nreal_server {server} 80 {{ }}\n}}\n"
+    );
+    config(&text).virtual_servers.remove(0)
+}
+
+#[test]
+fn clients_may_stay_with_their_servers() {
+    let of = |vip: &str, lines: &str| with(vip, lines).persistence;
+    assert_eq!(of("192.0.2.1 80", ""), None);
+    assert_eq!(of("192.0.2.1 80", "persistence_timeout"), Some(Persistence::new(360)));
+    assert_eq!(of("192.0.2.1 80", "persistence_timeout 50"), Some(Persistence::new(50)));
+    assert_eq!(of("192.0.2.1 0", ""), Some(Persistence::new(360)), "a service of every port always is");
+    let mask = "255.255.255.0".parse().unwrap();
+    let granular = Persistence { mask, ..Persistence::new(360) };
+    assert_eq!(of("192.0.2.1 80", "persistence_granularity 255.255.255.0"), Some(granular));
+    let lines = "persistence_timeout 9\npersistence_granularity 64";
+    assert_eq!(of("2001:db8::1 80", lines), Some(Persistence { prefix: 64, ..Persistence::new(9) }));
+}
+
+#[test]
+fn persistence_that_means_nothing_is_refused() {
+    let said = |vip: &str, lines: &str| {
+        messages(&format!(
+            "virtual_server {vip} 80 {{\nprotocol TCP\nlb_algo rr\nlb_kind NAT\n{lines}\nreal_server {vip}9 80 {{ }}\n}}\n"
+        ))
+    };
+    for (vip, lines, message) in [
+        ("192.0.2.1", "persistence_timeout 0", "number of seconds 0 is out of range"),
+        ("192.0.2.1", "persistence_timeout 2678401", "number of seconds 2678401 is out of range"),
+        ("192.0.2.1", "persistence_granularity 24", "a prefix length for clients of IPv4"),
+        ("192.0.2.1", "persistence_granularity 0.0.0.0", "the mask 0.0.0.0 makes all clients one"),
+        ("2001:db8::1", "persistence_granularity 255.255.0.0", "a netmask for clients of IPv6"),
+        ("2001:db8::1", "persistence_granularity 129", "prefix length 129 is out of range"),
+    ] {
+        assert_eq!(said(vip, lines), [message], "{lines}");
+    }
+}
+
+#[test]
+fn a_sorry_server_inherits_what_it_does_not_say() {
+    let of = |lines: &str| with("192.0.2.1 80", lines).sorry_server;
+    assert_eq!(of("sorry_server_inhibit"), None, "a setting without a server");
+    let sorry = of("sorry_server 198.51.100.9 8080").unwrap();
+    assert_eq!(
+        (sorry.server.at.to_string().as_str(), sorry.server.method),
+        ("198.51.100.9:8080", ForwardingMethod::Nat)
+    );
+    assert_eq!((sorry.server.weight.value(), sorry.inhibit), (1, false));
+    let sorry = of("sorry_server 198.51.100.9 8080\nsorry_server_inhibit\nsorry_server_lvs_method DR").unwrap();
+    assert_eq!((sorry.server.at.to_string().as_str(), sorry.server.method), ("198.51.100.9:80", ForwardingMethod::Dr));
+    assert!(sorry.inhibit);
 }

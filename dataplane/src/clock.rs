@@ -54,6 +54,11 @@ impl Ticks {
         Self(seconds.saturating_mul(Tick::PER_SECOND))
     }
 
+    /// The span in whole seconds, rounded down.
+    pub const fn whole_seconds(self) -> u32 {
+        self.0 / Tick::PER_SECOND
+    }
+
     /// The span as a [`Duration`].
     pub const fn duration(self) -> Duration {
         Duration::from_millis(self.0 as u64 * 10)

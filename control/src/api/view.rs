@@ -126,10 +126,22 @@ pub struct Service {
     pub points: Vec<String>,
     /// The scheduler, by its name in keepalived.conf.
     pub scheduler: String,
+    /// Whether clients stay with their servers.
+    #[serde(default)]
+    pub persistent: Option<Persistent>,
     /// Whether a VIP is on this machine, or a rule gives the mark, so that its packets are taken.
     pub local: bool,
     /// Its real servers, in IPVS's order: the one added last first.
     pub destinations: Vec<Destination>,
+}
+
+/// For how long clients stay with their servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistent {
+    /// Seconds after the last new connection.
+    pub timeout: u32,
+    /// Which addresses are one client's: a netmask, or the length of an IPv6 prefix. None: each address by itself.
+    pub mask: Option<String>,
 }
 
 /// A real server of a service.

@@ -137,7 +137,7 @@ fn services(page: &mut String, services: &[Service]) {
             (false, None) => "  (address not on this machine: not served)",
             (false, Some(_)) => "  (no rule gives this mark: not served)",
         };
-        line!(page, "{:<4} {address} {}{note}", service.protocol, service.scheduler);
+        line!(page, "{:<4} {address} {}{}{note}", service.protocol, service.scheduler, persistent(service));
         if !service.points.is_empty() {
             line!(page, "     at {}", service.points.join(", "));
         }
@@ -156,6 +156,13 @@ fn service_name(service: &Service) -> String {
         (None, Some(group)) => format!("group {group}"),
         (None, None) => endpoint(service.address, service.port),
     }
+}
+
+/// As ipvsadm writes it behind the scheduler.
+fn persistent(service: &Service) -> String {
+    let Some(persistent) = &service.persistent else { return String::new() };
+    let mask = persistent.mask.as_ref().map_or_else(String::new, |mask| format!(" mask {mask}"));
+    format!(" persistent {}{mask}", persistent.timeout)
 }
 
 fn real_server(page: &mut String, destination: &Destination) {
@@ -247,7 +254,7 @@ fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::view::{Configuration, Flowed, PortTraffic};
+    use crate::api::view::{Configuration, Flowed, Persistent, PortTraffic};
 
     fn example() -> Status {
         let destination = |last: u8, weight, way: &str| Destination {
@@ -294,6 +301,7 @@ mod tests {
                 group: None,
                 points: Vec::new(),
                 scheduler: "wrr".into(),
+                persistent: Some(Persistent { timeout: 360, mask: Some("255.255.255.0".into()) }),
                 local: true,
                 destinations: vec![destination(2, 3, "resolved"), destination(1, 0, "unresolved")],
             }],

@@ -17,6 +17,11 @@ pub enum Finding {
         /// Its addresses, or the first of them.
         address: AddressRange,
     },
+    /// No real server takes connections: the sorry server does.
+    SorryServer {
+        /// The service.
+        service: ServiceName,
+    },
     /// Nothing leads to a real server.
     NoRoute {
         /// The service.
@@ -107,6 +112,9 @@ impl fmt::Display for Finding {
         match self {
             Self::VipNotLocal { service, address } => {
                 write!(f, "{service} waits: no interface has {address}; add it by static_ipaddress or `ip addr add`")
+            }
+            Self::SorryServer { service } => {
+                write!(f, "{service}: all real servers have weight 0, new connections go to the sorry server")
             }
             Self::NoRoute { service, server } => {
                 write!(f, "{service}: no route to real server {server}; add one by `ip route add`")

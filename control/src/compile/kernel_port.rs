@@ -10,7 +10,7 @@ use dataplane::next_hop::{Egress, Exit};
 use dataplane::snapshot::KernelPort;
 
 use super::ports::{PortPlan, PortRole};
-use crate::config::Config;
+use crate::config::{Config, VirtualServer};
 use crate::topology::Topology;
 
 /// The end that is an AF_XDP port.
@@ -44,7 +44,7 @@ pub const fn local_source(server: IpAddr) -> IpAddr {
 
 /// Whether a real server is in 127.0.0.0/8, so that the kernel has to let the port's packets through to there.
 pub fn needs_loopback(config: &Config) -> bool {
-    let mut servers = config.virtual_servers.iter().flat_map(|service| &service.real_servers);
+    let mut servers = config.virtual_servers.iter().flat_map(VirtualServer::all_servers);
     servers.any(|server| server.at.address.is_ipv4() && server.at.address.is_loopback())
 }
 

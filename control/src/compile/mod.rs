@@ -12,6 +12,7 @@ mod policy;
 mod ports;
 mod services;
 pub mod slots;
+mod sorry;
 mod steer;
 mod vips;
 

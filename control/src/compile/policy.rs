@@ -17,6 +17,7 @@ pub(super) fn policy(config: &DataplaneConfig) -> Policy {
         stray: if config.sloppy_tcp { StraySegments::Open } else { StraySegments::Reset },
         removed: if config.expire_nodest_conn { RemovedServers::EndFlows } else { RemovedServers::Silent },
         port_reuse: config.conn_reuse_mode,
+        quiescent_templates: config.quiescent_templates,
         timeouts: timeouts(&config.timeouts),
         replies_per_second: REPLIES_PER_SECOND,
     }

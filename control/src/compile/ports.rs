@@ -11,7 +11,9 @@ use dataplane::port::ChecksumMode;
 use super::CompileError;
 use super::kernel_port::{DATAPLANE_END, KERNEL_END};
 use super::vips::Vips;
-use crate::config::{BusyPoll, ChecksumPolicy, Config, CopyMode, InterfaceConfig, Queues, StaticAddress, XdpMode};
+use crate::config::{
+    BusyPoll, ChecksumPolicy, Config, CopyMode, InterfaceConfig, Queues, StaticAddress, VirtualServer, XdpMode,
+};
 use crate::topology::{Bond, BondMode, LinkKind, LinkState, RouteTable, Topology, Via};
 
 /// One port to open.
@@ -110,7 +112,7 @@ fn derived(config: &Config, topology: &Topology) -> Result<BTreeMap<Link, String
         chosen.must(*link, || format!("it has the address {} of a virtual server", net.addr()))?;
     }
     let routes = RouteTable::new(topology);
-    for server in config.virtual_servers.iter().flat_map(|service| &service.real_servers) {
+    for server in config.virtual_servers.iter().flat_map(VirtualServer::all_servers) {
         let legs = routes.lookup(server.at.address).map(|route| route.via.legs()).unwrap_or_default();
         for leg in legs {
             chosen.may(leg.link, || format!("it leads to real server {}", server.at));

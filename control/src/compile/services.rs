@@ -16,6 +16,7 @@ use super::finding::Finding;
 use super::hops::{HopPlanner, Place};
 use super::kernel_port;
 use super::slots::{DestinationName, SlotDirectory};
+use super::sorry;
 use super::vips::Local;
 use crate::config::{Config, ForwardingMethod, RealServer, TowardsServers, VirtualServer};
 use crate::topology::{Leg, Topology};
@@ -71,6 +72,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             let settings = ServiceSettings {
                 mss_clamp: server.mss_clamp,
                 syn_proxy: server.syn_proxy,
+                persistence: server.persistence,
                 limits: server.limits,
                 datagrams: server.datagrams,
                 client_address,
@@ -114,11 +116,14 @@ impl<'a, 't> ServicePlanner<'a, 't> {
     }
 
     fn destinations(&mut self, config: &Config, server: &VirtualServer) -> Vec<Destination> {
+        if sorry::is_down(server) {
+            self.find(Finding::SorryServer { service: server.name.clone() });
+        }
         let destination = |real| {
             let locals = self.locals(config, server, real);
             Destination { locals, ..self.destination(server, real) }
         };
-        server.real_servers.iter().map(destination).collect()
+        sorry::servers(server).iter().map(destination).collect()
     }
 
     /// The local addresses of a FULLNAT real server: those of its family.

@@ -15,7 +15,7 @@ use dataplane::service::{
 use super::*;
 use crate::config::{
     AddressFlags, Broadcast, ChecksumPolicy, CopyMode, ForwardingMethod, InterfaceConfig, Queues, RealServer,
-    StaticAddress, TowardsServers, VirtualServer, XdpMode,
+    SorryServer, StaticAddress, TowardsServers, VirtualServer, XdpMode,
 };
 use crate::topology::batch;
 
@@ -80,6 +80,8 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         datagrams: Datagrams::default(),
         limits: ConnectionLimits::default(),
         drain: false,
+        persistence: None,
+        sorry_server: None,
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }
@@ -615,4 +617,37 @@ fn of_a_group_what_is_here_is_caught() {
     group.points.remove(0);
     let told = run(&config(vec![group]), MACHINE).told();
     assert_eq!(told, "TCP group web waits: no interface has 192.0.2.1; add it by static_ipaddress or `ip addr add`");
+}
+
+/// Address and weight of each server of a service, in the order of the file.
+fn weights(run: &Run) -> Vec<(String, u32)> {
+    let service = run.compiled.snapshot.services.iter().next().unwrap();
+    service.destinations.iter().rev().map(|server| (server.at.to_string(), server.weight.value())).collect()
+}
+
+#[test]
+fn the_sorry_server_stands_in_while_no_real_server_has_a_weight() {
+    let mut one = service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)]);
+    let server = service("10.9.0.1:80", &[("10.2.0.6:80", ForwardingMethod::Nat)]).real_servers.remove(0);
+    for inhibit in [false, true] {
+        one.sorry_server = Some(SorryServer { server: server.clone(), inhibit });
+        one.real_servers[0].weight = Weight::ONE;
+        let up = run(&config(vec![one.clone()]), MACHINE);
+        let real = ("10.2.0.5:80".to_owned(), 1);
+        let idle = ("10.2.0.6:80".to_owned(), 0);
+        assert_eq!(weights(&up), if inhibit { vec![real, idle] } else { vec![real] });
+        assert!(!up.told().contains("sorry"));
+        one.real_servers[0].weight = Weight::ZERO;
+        let down = run(&config(vec![one.clone()]), MACHINE);
+        assert_eq!(weights(&down), [("10.2.0.5:80".to_owned(), 0), ("10.2.0.6:80".to_owned(), 1)]);
+        assert!(down.told().contains("new connections go to the sorry server"), "{}", down.told());
+    }
+}
+
+#[test]
+fn a_real_server_may_be_the_sorry_server_too() {
+    let mut one = service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)]);
+    one.real_servers[0].weight = Weight::ZERO;
+    one.sorry_server = Some(SorryServer { server: one.real_servers[0].clone(), inhibit: false });
+    assert_eq!(weights(&run(&config(vec![one]), MACHINE)), [("10.2.0.5:80".to_owned(), 1)]);
 }

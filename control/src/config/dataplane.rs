@@ -4,7 +4,7 @@
 
 use dataplane::ident::{CoreIndex, MAX_WORKERS};
 use dataplane::service::LocalPorts;
-use dataplane::snapshot::PortReuse;
+use dataplane::snapshot::{PortReuse, QuiescentTemplates};
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -131,6 +131,11 @@ fn general(lower: &mut Lower<'_>, statement: &Statement, config: &mut DataplaneC
                 config.expire_nodest_conn = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w));
             }
             "conn_reuse_mode" => config.conn_reuse_mode = port_reuse(lower, word, &mut settings),
+            "expire_quiescent_template" => {
+                let is_on = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w));
+                config.quiescent_templates =
+                    if is_on { QuiescentTemplates::Reschedule } else { QuiescentTemplates::Keep };
+            }
             "kernel_port" => config.kernel_port = kernel_port(lower, word, &mut settings),
             _ => return unknown(lower, word, "`dataplane`"),
         }

@@ -195,10 +195,7 @@ fn consequence(name: &str) -> Option<&'static str> {
         "vrrp_instance" => "its addresses are not added; `static_ipaddress` adds addresses without VRRP",
         "TCP_CHECK" | "HTTP_GET" | "SSL_GET" | "SMTP_CHECK" | "DNS_CHECK" | "UDP_CHECK" | "PING_CHECK"
         | "MISC_CHECK" | "FILE_CHECK" | "BFD_CHECK" => "without checks the real server always counts as up",
-        "persistence_timeout" | "persistence_granularity" | "persistence_engine" => {
-            "each connection of a client is scheduled by itself"
-        }
-        "sorry_server" => "real servers always count as up, so it would not be used",
+        "persistence_engine" => "clients are told apart by their addresses",
         "ops" => "packets of one client port stay with one real server",
         _ => return None,
     })

@@ -21,11 +21,13 @@ mod match_points;
 mod method;
 mod model;
 mod mss_clamp;
+mod persistence;
 mod preprocess;
 mod real_server;
 mod render;
 mod scheduler;
 mod sequence;
+mod sorry_server;
 mod source;
 mod static_ipaddress;
 mod syn_proxy;
@@ -43,7 +45,7 @@ use preprocess::Preprocessor;
 pub use diagnostics::{Diagnostic, Diagnostics, Location, MOST_SHOWN, Severity};
 pub use model::{
     AddressFlags, Broadcast, BusyPoll, ChecksumPolicy, Config, CopyMode, DataplaneConfig, ForwardingMethod, GlobalDefs,
-    Idle, InterfaceConfig, KernelPort, LocalAddress, Queues, RealServer, StaticAddress, TimeoutOverrides,
+    Idle, InterfaceConfig, KernelPort, LocalAddress, Queues, RealServer, SorryServer, StaticAddress, TimeoutOverrides,
     TowardsServers, VirtualServer, Workers, XdpMode,
 };
 pub use source::{FileId, Place, SourceFile, SourceMap, Span};

@@ -10,9 +10,9 @@ use dataplane::ident::{CoreIndex, Endpoint, Weight};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
     ClientAddress, ConnectionLimits, Datagrams, Encapsulation, ExpireReset, LocalPorts, MatchPoint, MssClamp,
-    ServiceName, TcpTimestamps, Thresholds,
+    Persistence, ServiceName, TcpTimestamps, Thresholds,
 };
-use dataplane::snapshot::PortReuse;
+use dataplane::snapshot::{PortReuse, QuiescentTemplates};
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
@@ -115,6 +115,10 @@ pub struct VirtualServer {
     pub limits: ConnectionLimits,
     /// `drain`: connections to a removed real server are forwarded to their end.
     pub drain: bool,
+    /// `persistence_timeout`, `persistence_granularity`; always for a service of every port.
+    pub persistence: Option<Persistence>,
+    /// `sorry_server` with its settings.
+    pub sorry_server: Option<SorryServer>,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.
@@ -163,6 +167,23 @@ pub struct RealServer {
     pub place: Place,
 }
 
+impl VirtualServer {
+    /// The real servers and the sorry server.
+    pub fn all_servers(&self) -> impl Iterator<Item = &RealServer> {
+        self.real_servers.iter().chain(self.sorry_server.iter().map(|sorry| &sorry.server))
+    }
+}
+
+/// `sorry_server` of a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SorryServer {
+    /// The server; its weight is 1.
+    pub server: RealServer,
+    /// `sorry_server_inhibit`: while it is not needed it stays in the service with weight 0, so that its connections go
+    /// on to their end.
+    pub inhibit: bool,
+}
+
 /// How packets reach a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ForwardingMethod {
@@ -199,6 +220,8 @@ pub struct DataplaneConfig {
     pub conn_reuse_mode: PortReuse,
     /// `sloppy_sctp`: an SCTP packet other than INIT may open a flow.
     pub sloppy_sctp: bool,
+    /// `expire_quiescent_template`: clients of a server of weight 0 get another at their next connection.
+    pub quiescent_templates: QuiescentTemplates,
     /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
     pub timeouts: TimeoutOverrides,
     /// The `interface` blocks, no name twice. Empty: derived from VIPs and the routes to real servers.
@@ -233,6 +256,7 @@ impl Default for DataplaneConfig {
             expire_nodest_conn: false,
             conn_reuse_mode: PortReuse::default(),
             sloppy_sctp: false,
+            quiescent_templates: QuiescentTemplates::default(),
             timeouts: TimeoutOverrides::default(),
             interfaces: Vec::new(),
             kernel_port: Some(KernelPort::default()),

@@ -75,6 +75,28 @@ impl RealServers {
     }
 }
 
+/// A server on one line, without a block: a sorry server.
+pub(super) fn lower_line(lower: &mut Lower<'_>, statement: &Statement, defaults: &Defaults) -> Option<RealServer> {
+    if statement.arguments().is_empty() {
+        lower.lacking(statement, "an address and a port");
+        return None;
+    }
+    lower.extra(statement, 2);
+    let (at, service) = (endpoint(lower, statement.arguments())?, defaults.service?);
+    let mut server = RealServer {
+        at,
+        weight: Weight::ONE,
+        method: defaults.method,
+        encapsulation: defaults.encapsulation,
+        thresholds: Thresholds::default(),
+        inhibit_on_failure: false,
+        place: lower.place(statement.head()),
+    };
+    check_family(lower, statement, &server, service);
+    server.at.port = port(lower, statement, &server, service);
+    Some(server)
+}
+
 fn settings(lower: &mut Lower<'_>, block: &Statement, server: Option<&mut RealServer>) {
     let (mut own_weight, mut own_method, mut own_inhibit) = (None, None, None);
     let mut thresholds = Thresholds::default();

@@ -20,8 +20,10 @@ use super::match_points::MatchPoints;
 use super::method;
 use super::model::{ForwardingMethod, RealServer, VirtualServer};
 use super::mss_clamp;
+use super::persistence::PersistenceSaid;
 use super::real_server::{self, RealServers};
 use super::scheduler::{self, Scheduling};
+use super::sorry_server::SorrySaid;
 use super::syn_proxy;
 use super::towards_servers;
 use super::tunnel;
@@ -38,14 +40,15 @@ pub(super) struct VirtualServers {
 }
 
 /// What the statements of a block say, before defaults.
-struct Settings {
+struct Settings<'s> {
     scheduling: Scheduling,
     method: Option<(ForwardingMethod, Encapsulation)>,
     tunnel_sources: Vec<IpNet>,
     protocol: Option<Protocol>,
     weight: Weight,
     inhibit_on_failure: bool,
-    persistent: bool,
+    persistence: PersistenceSaid,
+    sorry: SorrySaid<'s>,
     family: Option<AddressFamily>,
     mss_clamp: MssClamp,
     syn_proxy: Option<SynProxy>,
@@ -112,6 +115,8 @@ impl VirtualServers {
         let locals = self.local_groups.of(lower, block, &points, &real_servers);
         let datagrams = datagrams(lower, block, (&name, &real_servers), settings.datagrams);
         let towards = towards.finish(lower, protocol, method, &real_servers);
+        let persistence = settings.persistence.finish(lower, &points);
+        let sorry_server = settings.sorry.finish(lower, &defaults);
         self.servers.push(VirtualServer {
             name,
             points,
@@ -126,6 +131,8 @@ impl VirtualServers {
             datagrams,
             limits: settings.limits,
             drain: settings.drain,
+            persistence,
+            sorry_server,
             real_servers,
             place: lower.place(block.head()),
         });
@@ -186,7 +193,7 @@ pub(super) fn endpoint(lower: &mut Lower<'_>, words: &[Word]) -> Option<Endpoint
     Some(Endpoint { address: address?, port: port? })
 }
 
-fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
+fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement) -> Settings<'s> {
     let mut settings = Settings {
         scheduling: Scheduling::default(),
         method: None,
@@ -194,7 +201,8 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
         protocol: None,
         weight: Weight::ONE,
         inhibit_on_failure: false,
-        persistent: false,
+        persistence: PersistenceSaid::default(),
+        sorry: SorrySaid::default(),
         family: None,
         mss_clamp: MssClamp::default(),
         syn_proxy: None,
@@ -228,7 +236,10 @@ fn settings(lower: &mut Lower<'_>, block: &Statement) -> Settings {
             "drain" => settings.drain = lower.switch(statement),
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
             "ip_family" => settings.family = family(lower, statement),
-            "persistence_timeout" | "persistence_granularity" => settings.persistent = true,
+            "persistence_timeout" | "persistence_granularity" => settings.persistence.lower(lower, statement),
+            "sorry_server" | "sorry_server_inhibit" | "sorry_server_lvs_method" => {
+                settings.sorry.lower(lower, statement);
+            }
             "syn_proxy" => settings.syn_proxy = Some(syn_proxy::lower(lower, statement)),
             _ => {}
         }
@@ -241,7 +252,7 @@ fn family(lower: &mut Lower<'_>, statement: &Statement) -> Option<AddressFamily>
     lower.choice(word, "address family", &[("inet", AddressFamily::V4), ("inet6", AddressFamily::V6)])
 }
 
-fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, heading: &Heading, settings: &Settings) {
+fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, heading: &Heading, settings: &Settings<'_>) {
     let said = &settings.said;
     let is_mark = matches!(heading, Heading::Mark(_));
     let at = match heading {
@@ -274,12 +285,8 @@ fn warn_of_defaults(lower: &mut Lower<'_>, block: &Statement, heading: &Heading,
         );
     }
     let has_every_port = matches!(heading, Heading::Address(at) if at.port.is_any());
-    if has_every_port && !settings.persistent {
-        lower.warning(
-            block.span(),
-            format!("{at} has every port"),
-            "keepalived makes it persistent for 360 s, which has no effect in this version of Sluice",
-        );
+    if has_every_port && !settings.persistence.is_said() {
+        lower.warning(block.span(), format!("{at} has every port"), "made persistent for 360 s, as keepalived does");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `status` shows, gathered from the parts of a running director.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use dataplane::clock;
@@ -10,7 +10,7 @@ use dataplane::ident::Weight;
 use dataplane::next_hop::Hop;
 use dataplane::port::ChecksumMode;
 use dataplane::port::xsk::{CopyMode, statistics};
-use dataplane::service::{AddressFamily, Destination, MatchPoint, Method, Service, ServiceName};
+use dataplane::service::{AddressFamily, Destination, MatchPoint, Method, Persistence, Service, ServiceName};
 use dataplane::steer::{AttachMode, Steer};
 use dataplane::worker::{Board, Shared};
 
@@ -137,6 +137,7 @@ fn service_view(service: &Service, compiled: &Compiled) -> view::Service {
         points: if group.is_some() { service.points.iter().map(ToString::to_string).collect() } else { Vec::new() },
         group,
         scheduler: service.scheduler.kind().name().to_owned(),
+        persistent: service.settings.persistence.map(|set| persistent(&set, address)),
         local: compiled.served.contains(&service.name),
         destinations: service
             .destinations
@@ -145,6 +146,14 @@ fn service_view(service: &Service, compiled: &Compiled) -> view::Service {
             .chain(service.draining.iter().map(|server| destination_view(server, compiled, "draining")))
             .collect(),
     }
+}
+
+fn persistent(set: &Persistence, vip: IpAddr) -> view::Persistent {
+    let mask = match vip {
+        IpAddr::V4(_) => (!set.mask.is_broadcast()).then(|| set.mask.to_string()),
+        IpAddr::V6(_) => (set.prefix < 128).then(|| set.prefix.to_string()),
+    };
+    view::Persistent { timeout: set.timeout.whole_seconds(), mask }
 }
 
 fn destination_view(server: &Destination, compiled: &Compiled, standing: &str) -> view::Destination {
