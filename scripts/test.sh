@@ -147,6 +147,8 @@ lab_steps() {
   done
   run lab-local 5 "$TESTS/lab-local.sh"
   run lab-trace 5 "$TESTS/lab-trace.sh"
+  run lab-ftp 5 "$TESTS/lab-ftp.sh"
+  run lab-persistence 5 "$TESTS/lab-persistence.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
 }
 

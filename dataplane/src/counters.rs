@@ -114,6 +114,9 @@ counted! {
         TemplateCreated = "template_created", "persistence templates made: a client got its server";
         TemplateMoved = "template_moved", "persistence templates whose server was gone: their clients got another";
         TemplateExpired = "template_expired", "persistence templates and expected connections that ended";
+        FtpExpected = "ftp_expected", "data connections that FTP commands announced";
+        FtpRefused = "ftp_refused", "data connections announced to elsewhere than the client or the server: not helped";
+        FtpUnreadable = "ftp_unreadable", "FTP commands that were not understood, and passed as they were";
         ResetSent = "reset_sent", "TCP resets made for segments of no flow";
         IcmpSent = "icmp_sent", "ICMP errors made";
         SegmentSent = "segment_sent", "segments made to carry a PROXY header that did not fit the client's";

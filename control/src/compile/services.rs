@@ -78,6 +78,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
                 client_address,
                 tcp_timestamps,
                 expire_reset,
+                ftp: server.ftp,
             };
             let draining = self.draining(server);
             builder.add(ServiceSpec {

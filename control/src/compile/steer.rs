@@ -30,6 +30,7 @@ pub(super) fn plan(
         }
     }
     plan.replies = replies(&served, slots);
+    plan.replies.extend(config.virtual_servers.iter().filter(|service| served.contains(&service.name)).flat_map(data));
     plan.tunnels = config.virtual_servers.iter().flat_map(tunnels).collect();
     plan.locals = slots.pairs().map(|(pair, _)| (pair.local, config.dataplane.local_ports)).collect();
     plan.own = local.addresses.iter().filter(|address| !vips.contains(**address)).copied().collect();
@@ -41,6 +42,7 @@ fn catch(service: &VirtualServer, local: &Local, plan: &mut SteerPlan) -> bool {
     let mut is_served = false;
     for point in &service.points {
         let MatchPoint::Addresses { protocol, range, port } = point else { continue };
+        let port = if service.has_data_beside(*protocol, *port) { &NetPort::ANY } else { port };
         let key = |address| ServiceKey { protocol: *protocol, at: Endpoint { address, port: *port } };
         plan.services.extend(local.addresses_in(range).map(key));
         let (low, high) = if port.is_any() { (0, u16::MAX) } else { (port.host(), port.host()) };
@@ -57,10 +59,23 @@ fn standby(topology: &Topology) -> BTreeSet<u32> {
     topology.links.iter().filter(|(_, state)| waits(state)).map(|(link, _)| link.0).collect()
 }
 
+/// The real servers of FTP under NAT, whole: their data connections come from any port.
+fn data(service: &VirtualServer) -> impl Iterator<Item = ServiceKey> + '_ {
+    let has_data = service.points.iter().any(|point| match point {
+        MatchPoint::Addresses { protocol, port, .. } => service.has_data_beside(*protocol, *port),
+        MatchPoint::Mark(..) => false,
+    });
+    let is_two_way = move |real: &&RealServer| has_data && real.method == ForwardingMethod::Nat;
+    service.all_servers().filter(is_two_way).map(|real| {
+        let at = Endpoint { address: real.at.address, port: NetPort::ANY };
+        ServiceKey { protocol: Protocol::Tcp, at }
+    })
+}
+
 /// Where outer packets to the real servers of a service go. A server without a tunnel is the end of none.
 fn tunnels(service: &VirtualServer) -> impl Iterator<Item = TunnelEnd> + '_ {
     let is_tunnel = |real: &&RealServer| real.method == ForwardingMethod::Tun;
-    service.real_servers.iter().filter(is_tunnel).flat_map(|real| {
+    service.all_servers().filter(is_tunnel).flat_map(|real| {
         let end = |protocol, port| TunnelEnd { address: real.at.address, protocol, port };
         match real.encapsulation {
             Encapsulation::Ipip => [Some(end(number::IPV4, NetPort::ANY)), Some(end(number::IPV6, NetPort::ANY))],

@@ -8,8 +8,8 @@ use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    Activity, AddressRange, ConnectionLimits, Datagrams, Destination, Encapsulation, MatchPoint, MssClamp, ServiceName,
-    Thresholds,
+    Activity, AddressRange, ConnectionLimits, Datagrams, Destination, Encapsulation, Ftp, MatchPoint, MssClamp,
+    ServiceName, Thresholds,
 };
 
 use super::*;
@@ -82,6 +82,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         drain: false,
         persistence: None,
         sorry_server: None,
+        ftp: Ftp::ByPort,
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }
@@ -650,4 +651,25 @@ fn a_real_server_may_be_the_sorry_server_too() {
     one.real_servers[0].weight = Weight::ZERO;
     one.sorry_server = Some(SorryServer { server: one.real_servers[0].clone(), inhibit: false });
     assert_eq!(weights(&run(&config(vec![one]), MACHINE)), [("10.2.0.5:80".to_owned(), 1)]);
+}
+
+#[test]
+fn ftp_is_caught_whole() {
+    use ForwardingMethod::{Dr, Nat};
+    let whole = |run: &Run| {
+        let any = |keys: &std::collections::BTreeSet<ServiceKey>| keys.iter().any(|key| key.at.port.is_any());
+        (any(&run.compiled.steer.services), any(&run.compiled.steer.replies))
+    };
+    let of = |port: u16, method, ftp, persistence| {
+        let mut one = service(&format!("10.9.0.1:{port}"), &[("10.2.0.5:21", method)]);
+        (one.ftp, one.persistence) = (ftp, persistence);
+        whole(&run(&config(vec![one]), MACHINE))
+    };
+    let stays = Some(dataplane::service::Persistence::new(360));
+    assert_eq!(of(21, Nat, Ftp::ByPort, None), (true, true));
+    assert_eq!(of(21, Nat, Ftp::Off, None), (false, false));
+    assert_eq!(of(80, Nat, Ftp::ByPort, None), (false, false));
+    assert_eq!(of(2121, Nat, Ftp::On, None), (true, true));
+    assert_eq!(of(21, Dr, Ftp::ByPort, None), (false, false));
+    assert_eq!(of(21, Dr, Ftp::ByPort, stays), (true, false));
 }

@@ -8,6 +8,7 @@ mod block;
 mod dataplane;
 mod definitions;
 mod diagnostics;
+mod ftp;
 mod global_defs;
 mod heading;
 mod include;

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use dataplane::flow::Capacity;
-use dataplane::ident::{CoreIndex, Endpoint, Weight};
+use dataplane::ident::{CoreIndex, Endpoint, NetPort, Protocol, Weight};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    ClientAddress, ConnectionLimits, Datagrams, Encapsulation, ExpireReset, LocalPorts, MatchPoint, MssClamp,
+    ClientAddress, ConnectionLimits, Datagrams, Encapsulation, ExpireReset, Ftp, LocalPorts, MatchPoint, MssClamp,
     Persistence, ServiceName, TcpTimestamps, Thresholds,
 };
 use dataplane::snapshot::{PortReuse, QuiescentTemplates};
@@ -119,6 +119,8 @@ pub struct VirtualServer {
     pub persistence: Option<Persistence>,
     /// `sorry_server` with its settings.
     pub sorry_server: Option<SorryServer>,
+    /// `ftp`: whether its connections are of FTP; by their port where the file does not say.
+    pub ftp: Ftp,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.
@@ -168,6 +170,18 @@ pub struct RealServer {
 }
 
 impl VirtualServer {
+    /// Whether a match point of it is of FTP, whose data connections come to other ports of the same addresses: under
+    /// NAT because they are announced, under DR and TUN where clients stay with their servers.
+    pub fn has_data_beside(&self, protocol: Protocol, port: NetPort) -> bool {
+        let is_ftp = match self.ftp {
+            Ftp::ByPort => port == NetPort::FTP,
+            Ftp::On => true,
+            Ftp::Off => return false,
+        };
+        let is_two_way = self.all_servers().any(|server| server.method == ForwardingMethod::Nat);
+        protocol == Protocol::Tcp && is_ftp && (is_two_way || (self.persistence.is_some() && port == NetPort::FTP))
+    }
+
     /// The real servers and the sorry server.
     pub fn all_servers(&self) -> impl Iterator<Item = &RealServer> {
         self.real_servers.iter().chain(self.sorry_server.iter().map(|sorry| &sorry.server))

@@ -4,13 +4,14 @@
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey, Weight};
 use dataplane::service::{
-    AddressFamily, ConnectionLimits, Datagrams, Encapsulation, MatchPoint, MssClamp, ServiceName,
+    AddressFamily, ConnectionLimits, Datagrams, Encapsulation, Ftp, MatchPoint, MssClamp, ServiceName,
 };
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
+use super::ftp;
 use super::heading::{self, Heading};
 use super::lexer::Word;
 use super::limits;
@@ -51,6 +52,7 @@ struct Settings<'s> {
     sorry: SorrySaid<'s>,
     family: Option<AddressFamily>,
     mss_clamp: MssClamp,
+    ftp: Ftp,
     syn_proxy: Option<SynProxy>,
     datagrams: Datagrams,
     limits: ConnectionLimits,
@@ -133,6 +135,7 @@ impl VirtualServers {
             drain: settings.drain,
             persistence,
             sorry_server,
+            ftp: settings.ftp,
             real_servers,
             place: lower.place(block.head()),
         });
@@ -205,6 +208,7 @@ fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement) -> Settings<'s> {
         sorry: SorrySaid::default(),
         family: None,
         mss_clamp: MssClamp::default(),
+        ftp: Ftp::default(),
         syn_proxy: None,
         datagrams: Datagrams::default(),
         limits: ConnectionLimits::default(),
@@ -235,6 +239,7 @@ fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement) -> Settings<'s> {
             "connection_rate" => settings.limits.rate = limits::limit(lower, statement),
             "drain" => settings.drain = lower.switch(statement),
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
+            "ftp" => settings.ftp = ftp::lower(lower, statement),
             "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistence.lower(lower, statement),
             "sorry_server" | "sorry_server_inhibit" | "sorry_server_lvs_method" => {

@@ -55,7 +55,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             let entry = self.entry_at(index);
             let seen = entry.state();
             if let Some(why) = judge(entry, seen, now, short > 0)
-                && !is_held(entry, seen, now, why)
+                && !self.is_prolonged(entry, seen, now, why)
                 // Whoever changed it meanwhile has had a packet of it.
                 && entry.kill(seen)
             {
@@ -65,6 +65,16 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             }
             index = if index + 1 < used { index + 1 } else { 0 };
         }
+    }
+
+    /// Whether something that should end stays, because flows hang on it. Its time is then prolonged.
+    #[inline]
+    fn is_prolonged(&self, entry: &FlowEntry<F>, seen: StateWord, now: Tick, why: Ended) -> bool {
+        let is_held = seen.flags() & (flag::TEMPLATE | flag::FTP) != 0 && self.is_held(entry, seen.flags());
+        if is_held && why == Ended::Expired {
+            entry.set_deadline(now.after(HELD));
+        }
+        is_held
     }
 
     /// Fewer free entries than this, and sweeps evict embryonic flows.
@@ -97,20 +107,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 }
 
-/// How long a template stays beyond its time while flows hang on it, again and again: as IPVS.
+/// How long what flows hang on stays beyond its time, again and again: as IPVS.
 const HELD: Ticks = Ticks::seconds(60);
-
-/// Whether flows hang on a template that should end. Its time is then prolonged.
-#[inline]
-fn is_held<F: Family>(entry: &FlowEntry<F>, seen: StateWord, now: Tick, why: Ended) -> bool {
-    if seen.flags() & flag::TEMPLATE == 0 || entry.close() {
-        return false;
-    }
-    if why == Ended::Expired {
-        entry.set_deadline(now.after(HELD));
-    }
-    true
-}
 
 /// Whether a sweep should end a flow, and why.
 #[inline]

@@ -123,13 +123,16 @@ pub struct NewExtension {
     pub next: [u32; 2],
     /// What was agreed on in the handshake.
     pub terms: Terms,
-    /// Bits that belong to the flow's method.
+    /// Bits that belong to the flow's method. With the commands of FTP, the highest 6 count their data connections.
     pub bits: u32,
     /// Frames that wait for this flow: as `held` of its methods numbers them; 0 is none.
     pub held: u32,
     /// The flow that this one hangs on.
     pub link: Option<FlowLink>,
 }
+
+/// One flow that hangs on an extended one, in its bits.
+const HOLDER: u32 = 1 << 26;
 
 /// The record of an extended flow.
 #[repr(C, align(64))]
@@ -297,6 +300,23 @@ impl Extension {
                 Err(other) => seen = other,
             }
         }
+    }
+
+    /// Counts a flow that hangs on this one, in the highest 6 bits. False when there are too many to be counted.
+    pub fn hold(&self) -> bool {
+        let more = |bits: u32| bits.checked_add(HOLDER);
+        self.bits.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// A flow no longer hangs on this one.
+    pub fn release(&self) {
+        let less = |bits: u32| (bits >= HOLDER).then(|| bits - HOLDER);
+        let _ = self.bits.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
+    }
+
+    /// Flows that hang on this one.
+    pub fn holders(&self) -> u32 {
+        self.bits.load(Ordering::Acquire) / HOLDER
     }
 
     /// Frames that wait for this flow; 0 when there are none.

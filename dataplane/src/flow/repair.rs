@@ -72,8 +72,14 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     fn repair_templates(&self) {
         let live = |entry: &&FlowEntry<F>| entry.state().is_live();
         let is_template = |entry: &FlowEntry<F>| entry.state().flags() & flag::TEMPLATE != 0;
-        for entry in self.store.entries().iter().filter(live).filter(|entry| is_template(entry)) {
-            entry.set_holders(0);
+        for entry in self.store.entries().iter().filter(live) {
+            if is_template(entry) {
+                entry.set_holders(0);
+            } else if entry.state().flags() & flag::FTP != 0
+                && let Some(record) = self.extension(entry)
+            {
+                record.change_bits(0, !0 << 26);
+            }
         }
         for entry in self.store.entries().iter().filter(live) {
             if entry.state().flags() & flag::CONTROLLED == 0 {

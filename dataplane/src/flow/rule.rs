@@ -5,6 +5,7 @@
 //! process. Its kind is its state, under the flag `TEMPLATE`.
 
 use super::entry::{FlowEntry, flag};
+use super::extension::FlowLink;
 use super::key::{Family, FlowKey};
 use super::lookup::Find;
 use super::storage::Storage;
@@ -72,12 +73,32 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         Some(self.entry_at(index))
     }
 
-    /// Tells the template of a flow that ended.
+    /// What another flow keeps to hang on this one.
+    pub fn link(&self, entry: &FlowEntry<F>) -> FlowLink {
+        let from = std::ptr::from_ref(entry).addr().wrapping_sub(self.store.entries().as_ptr().addr());
+        FlowLink { index: (from / size_of::<FlowEntry<F>>()) as u32, generation: entry.state().generation() }
+    }
+
+    /// Whether flows hang on an entry that should end. Nothing can begin to after it said no.
+    #[inline]
+    pub(super) fn is_held(&self, entry: &FlowEntry<F>, flags: u16) -> bool {
+        if flags & flag::TEMPLATE != 0 {
+            return !entry.close();
+        }
+        flags & flag::FTP != 0 && self.extension(entry).is_some_and(|record| record.holders() > 0)
+    }
+
+    /// Tells what a flow hung on that it ended.
     #[cold]
     #[inline(never)]
     pub(super) fn let_go(&self, entry: &FlowEntry<F>) {
-        if let Some(template) = self.controller(entry) {
-            template.release();
+        let Some(on) = self.controller(entry) else { return };
+        if on.rule().is_some() {
+            on.release();
+        } else if on.state().flags() & flag::FTP != 0
+            && let Some(record) = self.extension(on)
+        {
+            record.release();
         }
     }
 }

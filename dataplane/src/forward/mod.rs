@@ -2,6 +2,7 @@
 //!
 //! Functions over bytes, without state: the worker knows flows, these know formats.
 
+pub mod ftp;
 pub mod gre;
 pub mod gue;
 pub mod icmp;
@@ -10,6 +11,7 @@ pub mod insert;
 pub mod mss;
 pub mod mtu;
 pub mod nat;
+pub mod payload;
 pub mod plain;
 pub mod proxy_protocol;
 pub mod reset;

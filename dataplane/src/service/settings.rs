@@ -2,7 +2,7 @@
 //!
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
-use super::{ClientAddress, ConnectionLimits, Datagrams, ExpireReset, MssClamp, Persistence, TcpTimestamps};
+use super::{ClientAddress, ConnectionLimits, Datagrams, ExpireReset, Ftp, MssClamp, Persistence, TcpTimestamps};
 use crate::syn_proxy::SynProxy;
 
 /// What a service asks for.
@@ -24,4 +24,6 @@ pub struct ServiceSettings {
     pub expire_reset: ExpireReset,
     /// Whether clients stay with their servers.
     pub persistence: Option<Persistence>,
+    /// Whether its connections are of FTP.
+    pub ftp: Ftp,
 }

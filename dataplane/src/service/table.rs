@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::points::Points;
 use super::{
-    AddressFamily, Destination, DestinationCounts, DestinationSlot, LocalPair, LocalPorts, Mark, MatchPoint, PairKey,
-    Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
+    AddressFamily, Destination, DestinationCounts, DestinationSlot, Ftp, LocalPair, LocalPorts, Mark, MatchPoint,
+    Method, PairKey, Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
 };
-use crate::ident::{Endpoint, Protocol, Weight};
+use crate::ident::{Endpoint, NetPort, Protocol, Weight};
 use crate::sched::{Scheduler, SchedulerKind};
 
 /// All services and destinations of one configuration, immutable.
@@ -19,6 +19,8 @@ pub struct Services {
     points: Points,
     // Where in `services` a slot's destination stands.
     by_slot: Vec<Option<(ServiceIndex, u32)>>,
+    /// Whether any service may have connections of FTP's commands that are helped.
+    has_ftp: bool,
     // Removed destinations that flows still refer to.
     removed: HashMap<DestinationSlot, Arc<DestinationCounts>, foldhash::quality::RandomState>,
     is_mixed: bool,
@@ -47,6 +49,12 @@ impl Services {
     /// A service by its index.
     pub fn service(&self, index: ServiceIndex) -> Option<&Service> {
         self.services.get(index.0 as usize)
+    }
+
+    /// Whether any service may have FTP connections whose commands are read: all others pay nothing for it.
+    #[inline]
+    pub fn has_ftp(&self) -> bool {
+        self.has_ftp
     }
 
     /// The destination that a flow's slot means, unless it was removed.
@@ -138,6 +146,21 @@ impl ServiceSpec {
     }
 }
 
+/// Whether connections of a service may be of FTP.
+fn is_ftp(settings: &ServiceSettings, points: &[MatchPoint]) -> bool {
+    let may_be = |point: &MatchPoint| match point {
+        MatchPoint::Addresses { protocol, port, .. } => {
+            *protocol == Protocol::Tcp && (port.is_any() || *port == NetPort::FTP)
+        }
+        MatchPoint::Mark(..) => true,
+    };
+    match settings.ftp {
+        Ftp::On => true,
+        Ftp::Off => false,
+        Ftp::ByPort => points.iter().any(may_be),
+    }
+}
+
 /// Builds a [`Services`].
 #[derive(Debug, Default)]
 pub struct ServicesBuilder {
@@ -172,6 +195,7 @@ impl ServicesBuilder {
         let is_v4 = points.iter().any(MatchPoint::is_v4);
         let is_mixed = list.iter().any(|to| to.method.is_two_way() && to.at.address.is_ipv4() != is_v4);
         self.services.is_mixed |= is_mixed;
+        self.services.has_ftp |= is_ftp(&settings, &points) && list.iter().any(|server| server.method == Method::Nat);
         let scheduler = Scheduler::new(scheduler, &list);
         self.services.services.push(Service {
             name,

@@ -4,7 +4,7 @@ use super::carry;
 use super::egress::{self, Learnt};
 use super::pass::Keyed;
 use super::path::{self, Path};
-use super::{Context, Hands, fullnat, introduce, limits, mixed, persistence, reply, syn_proxy};
+use super::{Context, Hands, ftp, fullnat, introduce, limits, mixed, persistence, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowLink, FlowRef, Insert, NewExtension, NewFlow, flag};
@@ -51,8 +51,10 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
     hands: &mut Hands<P>,
     keyed: Keyed<'h, F>,
 ) -> Option<Keyed<'h, F>> {
+    let keyed = if context.snapshot.services.has_ftp() { ftp::expected(context, hands, keyed)? } else { keyed };
     let at = Endpoint { address: F::ip(keyed.key.destination), port: keyed.key.destination_port };
-    let Some((_, service)) = context.snapshot.services.find(keyed.key.protocol, at) else {
+    let found = context.snapshot.services.find(keyed.key.protocol, at).map(|(_, service)| service);
+    let Some(service) = found.or_else(|| ftp::related(context, &keyed)) else {
         if context.snapshot.services.is_local(at) {
             fullnat::stray(context, hands, keyed);
         } else {
@@ -304,7 +306,9 @@ pub(super) fn usual_beginning<F: Path, P: Ports>(
         Protocol::Tcp => {
             let state = TcpState::None.next(view, keyed.packet.headers.tcp);
             let flags = if state.is_embryonic() { flag::EMBRYONIC } else { 0 };
-            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension: None, controller: None }
+            let (more, extension) = ftp::extras(context, keyed, destination).unzip();
+            let flags = flags | more.unwrap_or_default();
+            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension, controller: None }
         }
         Protocol::Udp => Beginning {
             state: UDP_STATE,

@@ -7,9 +7,9 @@ use super::introduce::Additions;
 use super::path::{self, Path};
 use super::segment::Seen;
 use super::syn_proxy::bits::PROXIED;
-use super::{Context, Hands, Packet, carry, introduce};
+use super::{Context, Hands, Packet, carry, ftp, introduce};
 use crate::counters::Drop;
-use crate::flow::{Direction, Extension, FlowEntry, Shift, bit};
+use crate::flow::{Direction, Extension, FlowEntry, Shift, bit, flag};
 use crate::forward::nat::Rewrite;
 use crate::forward::sequence::{self, Translation};
 use crate::next_hop::Hop;
@@ -48,6 +48,14 @@ pub(super) fn packet<F: Path, P: Ports>(
     let Some(record) = F::table(context.shared).extension(entry) else {
         return datagram(context, hands, packet, entry, &way);
     };
+    let Packet { mut frame, headers, port } = packet;
+    let mut headers = *headers;
+    if entry.state().flags() & flag::FTP != 0
+        && let Err(reason) = ftp::commands(context, hands, (&mut frame, &mut headers), entry, record, direction)
+    {
+        return hands.discard(context, frame, reason);
+    }
+    let packet = Packet { frame, headers: &headers, port };
     // Before anything else, so that an ICMP error shows the packet as its sender made it.
     let Some(mut packet) = carry::fit(context, hands, packet, way.hop, 0, || way.speaker) else { return };
     let mut headers = *packet.headers;

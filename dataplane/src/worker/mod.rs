@@ -13,6 +13,7 @@ mod error;
 mod extended;
 mod farewell;
 mod fragment;
+mod ftp;
 mod fullnat;
 mod held;
 mod idle;

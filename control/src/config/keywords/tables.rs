@@ -460,7 +460,7 @@ const VIRTUAL_SERVER: &[Group] = &[
         "laddr_group_name",
     ]),
     // Of Sluice, unknown to keepalived.
-    used(&["mss_clamp", "tunnel_source", "connection_limit", "connection_rate", "drain"]),
+    used(&["mss_clamp", "ftp", "tunnel_source", "connection_limit", "connection_rate", "drain"]),
     used(&["toa", "proxy_protocol", "tcp_timestamps", "expire_rst"]),
     used_block(Context::RealServer, &["real_server"]),
     Group { body: Maybe(Context::SynProxy), support: Used, names: &["syn_proxy"] },
