@@ -5,7 +5,9 @@
 set -euo pipefail
 # shellcheck source=lab.bash
 . "$(dirname "$0")/lab.bash"
-mode=$1 queues=$2
+mode=$1 queues=$2 tries=1
+# The servers' own MTU is 1600 there: they learn by ICMP, from their first answer over IPv6, that the client's is 1500.
+[ "$mode" != tun ] || tries=3
 
 dns_config() {
   sed "s/@KIND@/${mode^^}/" <<'CONFIG'
@@ -34,7 +36,7 @@ CONFIG
 digs() { # FAMILY COUNT
   local n got
   for ((n = 0; n < $2; n++)); do
-    got=$(on client dig "-$1" "@$(vip "$1")" +bufsize=4096 +notcp +ignore +tries=1 +time=3 big.example TXT)
+    got=$(on client dig "-$1" "@$(vip "$1")" +bufsize=4096 +notcp +ignore +tries=$tries +time=3 big.example TXT) || true # said below
     grep -q 'MSG SIZE  rcvd: 4000' <<<"$got" || fail "IPv$1, query $n: no answer of 4000 bytes: $got"
   done
   say "IPv$1: $2 answers of 4000 bytes"
