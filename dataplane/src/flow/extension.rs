@@ -77,6 +77,8 @@ pub mod bit {
     pub const CLIENT_KNOWN: u32 = 1 << 24;
     /// The server's next sequence number is known.
     pub const SERVER_KNOWN: u32 = 1 << 25;
+    /// The first data of a proxied flow's client went on.
+    pub const DATA_SENT: u32 = 1 << 26;
 }
 
 /// A reference to a flow that outlives bursts: ask `FlowTable::current` whether it still is.

@@ -81,15 +81,15 @@ pub(super) fn prepare<F: Path>(
     let Some(seen) = Seen::of(frame, headers) else { return additions };
     let mut translation = Translation::of(record, direction);
     settle(record, &seen, direction, &translation.sender);
-    // A proxied flow has a use of its own for the record's bits and numbers.
-    if record.bits() & PROXIED == 0 {
-        let of = (entry, record);
-        match direction {
-            Direction::Forward => {
-                additions = introduce::from_client(context, of, (&mut *frame, headers), &seen, mtu, &mut translation);
-            }
-            Direction::Reverse => introduce::from_server(of, (&mut *frame, headers), &seen, &translation),
+    let of = (entry, record);
+    match direction {
+        Direction::Forward => {
+            additions = introduce::from_client(context, of, (&mut *frame, headers), &seen, mtu, &mut translation);
         }
+        Direction::Reverse => introduce::from_server(of, (&mut *frame, headers), &seen, &translation),
+    }
+    // A proxied flow has a use of its own for the record's numbers.
+    if record.bits() & PROXIED == 0 {
         watch(record, &seen, direction);
     }
     sequence::translate(frame, headers, &translation);

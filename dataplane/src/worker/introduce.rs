@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 use super::pass::Keyed;
 use super::path::Path;
 use super::segment::Seen;
+use super::syn_proxy::bits::PROXIED;
 use super::{Context, Hands};
 use crate::counters::Event;
 use crate::flow::{Direction, Extension, FlowEntry, FlowKey, NewExtension, NewFlow, Shift, bit, flag};
@@ -32,7 +33,8 @@ const SEQUENCE_CLOCK: u32 = 6;
 const STAMP_CLOCK: u32 = 19;
 
 /// What a new flow to `destination` needs besides: a record if its numbers will be moved or watched, and the flag if
-/// its server is to be told of the client. The flow's first packet is a SYN, else there is nothing to count from.
+/// its server is to be told of the client. The flow's first packet is a SYN, or the SYN proxy says what the client's
+/// first byte is, else there is nothing to count from.
 pub(super) fn begin<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &Hands<P>,
@@ -51,6 +53,15 @@ pub(super) fn begin<F: Path, P: Ports>(
         return;
     }
     let frame = hands.ports.bytes(&keyed.packet.frame);
+    if let Some(extension) = new.extension.as_mut().filter(|extension| extension.bits & PROXIED != 0) {
+        if hides_client {
+            let stamp = timestamps::value(frame, keyed.packet.headers);
+            if behind_proxy(keyed.key, settings.client_address, stamp, extension) {
+                new.flags |= flag::INFO_DUE;
+            }
+        }
+        return;
+    }
     let Some(seen) = Seen::of(frame, keyed.packet.headers) else { return };
     let is_opening = seen.flags.contains(TcpFlags::SYN) && !seen.flags.contains(TcpFlags::ACK);
     let resets = settings.expire_reset == ExpireReset::On && destination.method.is_two_way();
@@ -71,6 +82,24 @@ pub(super) fn begin<F: Path, P: Ports>(
         }
     }
     new.extension = Some(extension);
+}
+
+/// The same for a flow that the SYN proxy opens, by the client's acknowledgement with its time stamp. True if the server
+/// is to be told. The record's time stamps are the handshake's until it is joined, so the offset waits in the shift
+/// of the server, which is not known before.
+fn behind_proxy<A: Copy + Into<std::net::IpAddr>>(
+    key: &FlowKey<A>,
+    how: ClientAddress,
+    stamp: Option<u32>,
+    extension: &mut NewExtension,
+) -> bool {
+    extension.bits |= bit::RENUMBER;
+    extension.shifts[0].from = extension.next[0];
+    if let Some(stamp) = stamp {
+        extension.bits |= bit::RESTAMP;
+        extension.shifts[1].from = stamp.wrapping_neg();
+    }
+    inform(key, how, extension)
 }
 
 /// What happens to time stamps.
@@ -123,7 +152,9 @@ pub(super) fn numbered<F: Path, P: Ports>(
     shift.after = shift.after.wrapping_add(delta);
     if extension.bits & bit::RESTAMP != 0 {
         let stamp = rising((mark >> 32) as u32, STAMP_CLOCK);
-        extension.timestamps[0] = extension.timestamps[0].wrapping_add(stamp);
+        let is_proxied = extension.bits & PROXIED != 0;
+        let offset = if is_proxied { &mut extension.shifts[1].from } else { &mut extension.timestamps[0] };
+        *offset = offset.wrapping_add(stamp);
     }
     new
 }
@@ -164,7 +195,7 @@ pub(super) fn from_client<F: Path>(
     let bits = record.bits();
     let key = entry.forward();
     let is_opening = seen.flags.contains(TcpFlags::SYN);
-    if is_opening {
+    if is_opening && bits & PROXIED == 0 {
         if bits & bit::NO_STAMPS != 0 {
             timestamps::remove(frame, headers);
         }
@@ -218,8 +249,7 @@ fn carry_header(
         }
         return;
     }
-    let is_new = seen.length() > 0 && record.next(Direction::Forward) == seen.sequence;
-    if was_sent && is_new {
+    if was_sent && is_new(record, seen) {
         return;
     }
     record.change_bits(bit::PROXY_SENT, 0);
@@ -229,6 +259,39 @@ fn carry_header(
         translation.sender = Shift::by(translation.sender.before);
     }
     additions.header = header;
+}
+
+/// Whether a segment at the header's place is the first there with data.
+fn is_new(record: &Extension, seen: &Seen) -> bool {
+    if seen.length() == 0 {
+        return false;
+    }
+    // A proxied flow's next number stays where the client began.
+    if record.bits() & PROXIED != 0 {
+        return record.change_bits(bit::DATA_SENT, 0) & bit::DATA_SENT == 0;
+    }
+    record.next(Direction::Forward) == seen.sequence
+}
+
+/// What the SYN proxy's own SYN to the server gets.
+pub(super) fn with_syn<F: Path>(entry: &FlowEntry<F>, record: &Extension) -> Additions {
+    let mut additions = Additions::default();
+    if entry.state().flags() & flag::INFO_DUE != 0 && record.bits() & bit::TOA != 0 {
+        let key = entry.forward();
+        additions.option = toa::option(Endpoint { address: key.source.into(), port: key.source_port });
+    }
+    additions
+}
+
+/// What its acknowledgement of the server's SYN gets: the header too, so that a server that speaks first knows its
+/// client.
+pub(super) fn with_acknowledgement<F: Path>(entry: &FlowEntry<F>, record: &Extension) -> Additions {
+    let mut additions = with_syn(entry, record);
+    if entry.state().flags() & flag::INFO_DUE != 0 && record.bits() & PROXY != 0 {
+        record.change_bits(bit::PROXY_SENT, 0);
+        additions.header = header(&entry.forward(), record.bits());
+    }
+    additions
 }
 
 /// Puts into a packet that was rewritten already what it gets. Where the header goes apart, sends that segment first.

@@ -7,6 +7,7 @@
 mod common;
 mod hand;
 mod peer;
+mod told;
 
 use common::{BACK, Director, FRONT, Setup};
 use dataplane::counters::{Drop, Event};

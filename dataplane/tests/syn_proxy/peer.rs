@@ -132,6 +132,8 @@ pub(crate) struct Net {
     pub(crate) workers: [usize; 2],
     /// A frame that is lost when this says so: by its number among all, its port and itself.
     pub(crate) lose: fn(u32, PortIndex, &[u8]) -> bool,
+    /// All packets that left towards the server, lost or not.
+    pub(crate) to_server: Vec<Vec<u8>>,
     dice: u32,
     number: u32,
 }
@@ -150,6 +152,7 @@ impl Net {
             loss: 0,
             workers: [0, 0],
             lose: |_, _, _| false,
+            to_server: Vec::new(),
             dice: 1,
             number: 0,
         }
@@ -192,6 +195,9 @@ impl Net {
     fn deliver(&mut self, frames: Vec<(PortIndex, Vec<u8>)>) {
         for (port, frame) in frames {
             verify(&frame);
+            if port == BACK {
+                self.to_server.push(frame[14..].to_vec());
+            }
             if self.is_lost(port, &frame[14..]) {
                 continue;
             }

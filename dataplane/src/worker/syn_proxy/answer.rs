@@ -3,9 +3,10 @@
 use super::{HELD_SEGMENTS, Way, connection, ends, fitting, segment_of, send};
 use crate::counters::{Drop, Event};
 use crate::forward::icmp::ErrorKind;
+use crate::forward::toa;
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::service::Service;
+use crate::service::{Method, Service, TcpTimestamps, Toa};
 use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::{self, Connection};
 use crate::syn_proxy::segment::{self, Options, Segment};
@@ -47,10 +48,17 @@ pub(super) fn syn<F: Path, P: Ports>(
         return hands.discard(context, packet.frame, Drop::Truncated);
     };
     let asked = Options::of(segment);
-    let offer = service.state.offer.options(proxy);
+    let mut offer = service.state.offer.options(proxy);
+    let hides_client = server.method == Method::FullNat;
+    if hides_client && service.settings.tcp_timestamps == TcpTimestamps::Remove {
+        offer.timestamps = None;
+    }
+    // Each of the client's segments grows by it.
+    let is_told = hides_client && service.settings.client_address.toa == Toa::On;
+    let option = if is_told { toa::length(client.address) } else { 0 };
     // Servers tell what fits their own way; until they have, one of them stands for all.
     let to_server = fitting(hops.destination(server.slot), server.at);
-    let mss = offer.mss.unwrap_or(u16::MAX).min(fitting(hop, client)).min(to_server);
+    let mss = offer.mss.unwrap_or(u16::MAX).min(fitting(hop, client)).min(to_server).saturating_sub(option);
     let agreement = cookie::agree(&asked, &offer);
     hands.cookies.turn(context.now);
     let cookie = hands.cookies.make(&Connection { sequence, ..connection(key) }, agreement);

@@ -1,7 +1,8 @@
 //! What a proxied flow's extension record keeps in the sixteen bits of its method, from the client's acknowledgement on.
 //!
 //! Besides: `next` of the client is the first byte that the client sends, `next` of the server the first byte that
-//! the client expects; before the flow is joined, the time stamps are the last `TSval` of the client and ours.
+//! the client expects; before the flow is joined, the time stamps are the last `TSval` of the client and ours, and
+//! `from` of the server's shift is what is added to the client's time stamps.
 
 use crate::syn_proxy::cookie::Agreement;
 

@@ -1,7 +1,7 @@
 //! Packets of joined connections that do not go on as they are: a server's SYN again, equal acknowledgements without
 //! end, and a client that begins anew from the same port.
 
-use super::{Outcome, Way, acknowledges, agreement, answer, begins, join, segment_of, send, service_of, wait};
+use super::{Outcome, Way, acknowledges, agreement, answer, begins, join, segment_of, send_with, service_of, wait};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Extension, FlowEntry, FlowRef};
@@ -11,7 +11,7 @@ use crate::syn_proxy::segment::{self, Options};
 use crate::wire::{TcpFlags, TcpOption, TcpOptions};
 use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
-use crate::worker::{Context, Hands, Packet, carry};
+use crate::worker::{Context, Hands, Packet, carry, introduce};
 
 /// Equal acknowledgements count as one row within 0.64 s: those of a keep-alive are further apart.
 const ROW_BITS: u32 = 6;
@@ -82,7 +82,8 @@ pub(super) fn from_server<'h, F: Path, P: Ports>(
     };
     context.counters.event(Event::HandshakeRepeated).add(1);
     let ack = join::acknowledgement(record, (sequence, acknowledged), &options);
-    send(context, hands, frame, headers.l3 as usize, Way { port, ..way }, &ack);
+    let additions = introduce::with_acknowledgement(entry, record);
+    send_with(context, hands, (frame, headers.l3 as usize), Way { port, ..way }, &ack, &additions);
     Outcome::Done
 }
 

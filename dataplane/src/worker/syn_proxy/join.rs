@@ -1,7 +1,7 @@
 //! The server's answer: joins the connection with the client and the one with the server, or ends both.
 
 use super::bits::{ANSWERED, Agreed};
-use super::{Way, fail, open, segment_of, send, service_of, wait};
+use super::{Way, fail, open, segment_of, send, send_with, service_of, wait};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Extension, FlowEntry, FlowRef, Shift, Terms, flag};
 use crate::port::Ports;
@@ -12,7 +12,7 @@ use crate::syn_proxy::segment::{self, Options, Segment};
 use crate::wire::TcpFlags;
 use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
-use crate::worker::{Context, Hands, Packet};
+use crate::worker::{Context, Hands, Packet, introduce};
 
 /// A packet of a server that was asked.
 pub(super) fn from_server<F: Path, P: Ports>(
@@ -59,7 +59,8 @@ pub(super) fn from_server<F: Path, P: Ports>(
     }
     join(context, entry, record, sequence.wrapping_add(1), &options);
     let ack = acknowledgement(record, (sequence, acknowledged), &options);
-    send(context, hands, frame, l3, way, &ack);
+    let additions = introduce::with_acknowledgement(entry, record);
+    send_with(context, hands, (frame, l3), way, &ack, &additions);
     if !hands.first_data.is_empty() {
         wait::release(context, hands);
     }
@@ -76,7 +77,7 @@ fn join<F: Path>(context: Context<'_>, entry: &FlowEntry<F>, record: &Extension,
         Some((value, _)) if agreed.timestamps => told.wrapping_sub(value),
         _ => 0,
     };
-    record.set_timestamp(Direction::Forward, 0);
+    record.set_timestamp(Direction::Forward, open::stamp_offset(record));
     record.set_timestamp(Direction::Reverse, offset);
     // From now on this word counts equal acknowledgements.
     record.swap_held(record.held(), 0);

@@ -13,9 +13,10 @@ mod open;
 mod wait;
 
 use super::egress::{self, Learnt};
+use super::introduce::Additions;
 use super::pass::Keyed;
 use super::path::Path;
-use super::{Context, Hands, Packet, admit, carry};
+use super::{Context, Hands, Packet, admit, carry, introduce};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowEntry, FlowKey, FlowRef, flag};
 use crate::ident::{Endpoint, PortIndex};
@@ -202,10 +203,22 @@ impl<'s> Way<'s> {
 fn send<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    mut frame: Frame,
+    frame: Frame,
     l3: usize,
     way: Way<'_>,
     segment: &Segment,
+) {
+    send_with(context, hands, (frame, l3), way, segment, &Additions::default());
+}
+
+/// As [`send`], with what tells the server of its client.
+fn send_with<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    (mut frame, l3): (Frame, usize),
+    way: Way<'_>,
+    segment: &Segment,
+    additions: &Additions,
 ) {
     let mut packet = [0; segment::LONGEST];
     let written = segment::write(&mut packet, way.from, way.to, segment).and_then(|length| packet.get(..length));
@@ -216,7 +229,7 @@ fn send<P: Ports>(
         _ => return hands.discard(context, frame, Drop::NoHeadroom),
     }
     let version = segment::version(way.from);
-    let headers = Headers {
+    let mut headers = Headers {
         version,
         l3: l3 as u16,
         l4: (l3 + version.header_length()) as u16,
@@ -228,16 +241,24 @@ fn send<P: Ports>(
         tcp: segment.flags,
         ttl: crate::wire::ip::TTL,
     };
+    // Nothing goes apart: the header fits behind an acknowledgement.
+    introduce::add(context, hands, &mut frame, &mut headers, additions, |hands, frame, _| hands.ports.free(frame));
     let packet = Packet { frame, headers: &headers, port: way.port };
     egress::send(context, hands, packet, way.hop, || way.to.address, way.learnt);
 }
 
 /// Sends a segment in a frame of the worker's own, counted as `event`.
-fn send_own<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, way: Way<'_>, segment: &Segment, event: Event) {
+fn send_own<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    way: Way<'_>,
+    (segment, additions): (&Segment, &Additions),
+    event: Event,
+) {
     // Without a frame to spare it is as if the segment was lost on its way.
     let Some(frame) = hands.ports.allocate() else { return };
     context.counters.event(event).add(1);
-    send(context, hands, frame, ETHERNET, way, segment);
+    send_with(context, hands, (frame, ETHERNET), way, segment, additions);
 }
 
 /// What fits a way in one segment, less than which a peer's MSS may say.

@@ -1,7 +1,7 @@
 //! A client's acknowledgement with a cookie of ours: it opens the flow, and its server is asked.
 
 use super::bits::Agreed;
-use super::{Way, fitting, segment_of, send, send_own, wait};
+use super::{Way, fitting, segment_of, send_own, send_with, wait};
 use crate::clock::{Tick, Ticks};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Extension, FlowEntry, FlowRef, NewExtension, flag};
@@ -14,6 +14,7 @@ use crate::syn_proxy::cookie::Agreement;
 use crate::syn_proxy::segment::{self, Options, Segment};
 use crate::wire::TcpFlags;
 use crate::worker::admit::{self, Beginning, Opened};
+use crate::worker::introduce::{self, Additions};
 use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
 use crate::worker::{Context, Hands, Packet, carry, limits, reply};
@@ -90,23 +91,23 @@ fn begin<F: Path, P: Ports>(
     hands.handshakes.begin::<F>(flow, context.now.after(FIRST_WAIT), proxy.retries);
     let asked = table.extension(entry).and_then(|record| ask(context, entry, record));
     let Packet { frame, headers, port } = keyed.packet;
-    let Some((way, syn)) = asked else {
+    let Some((way, syn, additions)) = asked else {
         return hands.discard(context, frame, Drop::DestinationGone);
     };
     if wait::must_be_kept(hands.ports.bytes(&frame), headers) {
-        send_own(context, hands, way, &syn, Event::HandshakeSent);
+        send_own(context, hands, way, (&syn, &additions), Event::HandshakeSent);
         wait::keep::<F, P>(context, hands, Packet { frame, headers, port }, flow);
     } else {
-        send(context, hands, frame, headers.l3 as usize, Way { port, ..way }, &syn);
+        send_with(context, hands, (frame, headers.l3 as usize), Way { port, ..way }, &syn, &additions);
     }
 }
 
-/// The SYN to the server of a flow, made anew from the flow's record each time, and its way.
+/// The SYN to the server of a flow, made anew from the flow's record each time, its way, and what goes into it.
 pub(super) fn ask<'s, F: Path>(
     context: Context<'s>,
     entry: &FlowEntry<F>,
     record: &Extension,
-) -> Option<(Way<'s>, Segment)> {
+) -> Option<(Way<'s>, Segment, Additions)> {
     let way = Way::to_server(context, entry)?;
     let agreed = Agreed::unpack(record.bits());
     let [value, _] = record.timestamps();
@@ -121,16 +122,22 @@ pub(super) fn ask<'s, F: Path>(
             mss: Some(mss),
             window_scale: agreed.scales.map(|(client, _)| client),
             sack: agreed.sack,
-            timestamps: agreed.timestamps.then_some((value, 0)),
+            timestamps: agreed.timestamps.then_some((value.wrapping_add(stamp_offset(record)), 0)),
         },
     };
-    Some((way, syn))
+    Some((way, syn, introduce::with_syn(entry, record)))
 }
 
 /// The sequence number of the SYN to the server: one before the client's first byte, moved as the client's numbers are.
 pub(super) fn initial(record: &Extension) -> u32 {
     let [client, _] = record.shifts();
     client.apply(record.next(Direction::Forward).wrapping_sub(1))
+}
+
+/// What is added to the client's time stamps, as long as the flow is not joined.
+pub(super) fn stamp_offset(record: &Extension) -> u32 {
+    let [_, server] = record.shifts();
+    server.from
 }
 
 /// How long a flow lives whose server never answers: a second longer than the worker's last try.

@@ -10,6 +10,7 @@ use crate::port::Ports;
 use crate::syn_proxy::segment::{self, Options, Segment};
 use crate::wire::{Headers, TcpFlags};
 use crate::worker::held::Parcel;
+use crate::worker::introduce::Additions;
 use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
 use crate::worker::{Context, Hands, Packet, carry};
@@ -213,12 +214,13 @@ fn retry_one<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, trie
     if handshake.left == 0 {
         context.counters.event(Event::HandshakeTimedOut).add(1);
         let reset = reset_for_client(record);
-        send_own(context, hands, Way::to_client(context, entry), &reset, Event::ResetSent);
+        let way = Way::to_client(context, entry);
+        send_own(context, hands, way, (&reset, &Additions::default()), Event::ResetSent);
         return fail::<F, P>(context, hands, flow);
     }
     context.counters.event(Event::HandshakeRetried).add(1);
-    if let Some((way, syn)) = open::ask(context, entry, record) {
-        send_own(context, hands, way, &syn, Event::HandshakeSent);
+    if let Some((way, syn, additions)) = open::ask(context, entry, record) {
+        send_own(context, hands, way, (&syn, &additions), Event::HandshakeSent);
     }
     let due = context.now.after(Ticks(open::FIRST_WAIT.0 << (tries + 1).min(TRIES)));
     hands.handshakes.push(tries + 1, Handshake { due, left: handshake.left - 1, ..handshake });
