@@ -10,6 +10,7 @@ pub mod forward;
 pub mod ident;
 pub mod next_hop;
 pub mod port;
+pub mod rss;
 pub mod sched;
 pub mod service;
 pub mod snapshot;
