@@ -62,7 +62,8 @@ impl Scene {
     }
 
     fn snapshot(&self) -> Result<Arc<Snapshot>, BenchError> {
-        let settings = |name: &str| PortSettings { name: name.into(), mac: DIRECTOR, checksum: ChecksumMode::Offload };
+        let settings =
+            |name: &str| PortSettings { name: name.into(), mac: DIRECTOR, checksum: ChecksumMode::Offload, rss: None };
         Ok(Arc::new(Snapshot {
             services: Arc::new(self.services()?),
             hops: Arc::new(self.hops()?),

@@ -14,8 +14,10 @@ const ETHTOOL_STSO: u32 = 0x1f;
 const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_GRXFH: u32 = 0x29;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
 const ETHTOOL_SCHANNELS: u32 = 0x3d;
+const ETHTOOL_GRSSH: u32 = 0x46;
 /// `ETH_FLAG_RXVLAN` of the flags.
 const FLAG_STRIP_TAGS: u32 = 1 << 8;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
@@ -93,6 +95,55 @@ fn flags(interface: &str) -> io::Result<u32> {
     Ok(words[1])
 }
 
+/// How an interface chooses the queue of what it receives (`struct ethtool_rxfh`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ReceiveHash {
+    /// The function: a bit of `ETH_RSS_HASH_*`, 1 for Toeplitz.
+    pub function: u8,
+    /// What is done to the packet's fields before (`RXH_XFRM_*`); 0: nothing.
+    pub transformation: u8,
+    /// The queue of each hash, modulo its length.
+    pub indirection: Vec<u32>,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
+/// How an interface chooses queues; `EOPNOTSUPP` where its driver does not say.
+pub(crate) fn receive_hash(interface: &str) -> io::Result<ReceiveHash> {
+    const HEAD: usize = 6;
+    // The command, the context, entries of the table, bytes of the key, the function, one that is reserved: without
+    // room for table and key only their sizes are told.
+    let mut sizes = [ETHTOOL_GRSSH, 0, 0, 0, 0, 0];
+    ethtool(interface, &mut sizes)?;
+    let (entries, bytes) = (sizes[2] as usize, sizes[3] as usize);
+    if entries > MOST_ENTRIES || bytes > MOST_KEY {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut words = vec![0_u32; HEAD + entries + bytes.div_ceil(4)];
+    words[..4].copy_from_slice(&[ETHTOOL_GRSSH, 0, sizes[2], sizes[3]]);
+    ethtool(interface, &mut words)?;
+    let [function, transformation, _, _] = words[4].to_ne_bytes();
+    let key = words[HEAD + entries..].iter().flat_map(|word| word.to_ne_bytes()).take(bytes).collect();
+    Ok(ReceiveHash { function, transformation, indirection: words[HEAD..HEAD + entries].to_vec(), key })
+}
+
+/// Entries of a table of queues, and bytes of a key, that are believed.
+const MOST_ENTRIES: usize = 1 << 16;
+const MOST_KEY: usize = 1 << 10;
+
+/// What an interface hashes of packets of a kind (`TCP_V4_FLOW` and the like), as bits of `RXH_*`.
+pub(crate) fn hashed_fields(interface: &str, kind: u32) -> io::Result<u64> {
+    // struct ethtool_rxnfc: the command, the kind, 64 bits of data, and a rule that this command has no use for.
+    let mut words = [0_u32; 48];
+    (words[0], words[1]) = (ETHTOOL_GRXFH, kind);
+    ethtool(interface, &mut words)?;
+    let [low, high] = [words[2].to_ne_bytes(), words[3].to_ne_bytes()];
+    let mut data = [0; 8];
+    data[..4].copy_from_slice(&low);
+    data[4..].copy_from_slice(&high);
+    Ok(u64::from_ne_bytes(data))
+}
+
 /// One `SIOCETHTOOL`. `words` begins with a command of this file, and is as long as that command's structure.
 fn ethtool(interface: &str, words: &mut [u32]) -> io::Result<()> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
@@ -137,6 +188,8 @@ mod tests {
     #[test]
     fn an_interface_that_is_not_there_is_an_error() {
         assert!(channels("sc-none").is_err());
+        assert!(receive_hash("sc-none").is_err());
+        assert!(hashed_fields("sc-none", 1).is_err());
         assert!(driver("a-name-that-is-far-too-long").is_err());
     }
 }

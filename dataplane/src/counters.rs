@@ -110,6 +110,7 @@ counted! {
         FlowEvicted = "flow_evicted", "embryonic flows ended early because the table was nearly full";
         FlowReused = "flow_reused", "flows ended by a new SYN of the same client port";
         FlowOrphaned = "flow_orphaned", "flows ended because their server was removed (`expire_nodest_conn`)";
+        ReplyElsewhere = "reply_elsewhere", "flows of FULLNAT whose replies will arrive at another worker, where RSS is known";
         DatagramScheduled = "datagram_scheduled", "datagrams scheduled one by one (`ops`)";
         TemplateCreated = "template_created", "persistence templates made: a client got its server";
         TemplateMoved = "template_moved", "persistence templates whose server was gone: their clients got another";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ident::{MacAddr, PortIndex};
 use crate::next_hop::{LinkHeader, NextHops};
 use crate::port::ChecksumMode;
+use crate::rss::Rss;
 use crate::service::Services;
 use crate::state::Timeouts;
 use crate::watch::Watch;
@@ -35,6 +36,8 @@ pub struct PortSettings {
     pub mac: MacAddr,
     /// What state checksums arrive in.
     pub checksum: ChecksumMode,
+    /// How it spreads what it receives over its queues, where that is known.
+    pub rss: Option<Arc<Rss>>,
 }
 
 /// The port whose other end is the director's own kernel.

@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use common::packet::{self, Segment, parse, tcp, udp, verify};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, KERNEL_MAC, ROUTER_MAC, Setup, ip, server_mac};
 use dataplane::counters::{Drop, Event};
+use dataplane::ident::{Endpoint, NetPort, Protocol};
+use dataplane::rss::{HashedByKind, HashedFields, Rss};
 use dataplane::service::{LocalPorts, Method};
 
 const CLIENT4: &str = "198.51.100.7";
@@ -132,6 +137,74 @@ fn workers_keep_to_slices_until_theirs_is_used_up() {
     let mut rest = [port(1, 11), port(1, 12)];
     rest.sort_unstable();
     assert_eq!(rest, [7002, 7004]);
+}
+
+/// A card with four queues, a key as drivers draw it, and a table that `ethtool -X` made uneven.
+fn card(hashed: HashedFields) -> Option<Rss> {
+    let mut state = 0x2545_f491_u32;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    let key: Vec<u8> = (0..40).map(|_| random() as u8).collect();
+    let table: Vec<u32> = (0..128).map(|_| random() >> 8 & 3).collect();
+    Rss::new(&key, &table, HashedByKind { tcp4: hashed, udp4: hashed, tcp6: hashed, udp6: hashed })
+}
+
+/// The worker, of `workers`, that gets the reply to a frame to a server.
+fn reply_worker(card: &Rss, frame: &[u8], workers: u32) -> Option<u32> {
+    let seen = parse(frame);
+    let server = Endpoint { address: seen.destination, port: NetPort::new(8080) };
+    let replies = card.packets(Protocol::Tcp, server, seen.source)?;
+    Some(replies.queue(NetPort::new(seen.source_port)).0 % workers)
+}
+
+#[test]
+fn replies_come_to_the_worker_that_opened_the_flow_where_rss_is_known() {
+    for (client, vip, ..) in FAMILIES {
+        let card = card(HashedFields::AddressesAndPorts).unwrap();
+        let mut setup = Setup::new(Method::FullNat);
+        setup.rss = Some(Arc::new(card.clone()));
+        // Every TCP flow has an extension record, of which there are fewer than flows.
+        setup.capacity = 16_384;
+        let mut director = Director::with_workers(&setup, 2);
+        let mut ends = BTreeSet::new();
+        for n in 0..300 {
+            let worker = usize::from(n % 3 == 0);
+            let out = director.pass_by(worker, FRONT, &from_client(client, 10_000 + n, vip, "S", b"").bytes());
+            let seen = parse(&out[0].1);
+            assert_eq!(reply_worker(&card, &out[0].1, 2), Some(worker as u32), "{n}: {}", seen.source_port);
+            assert!(ends.insert((seen.destination, seen.source_port)));
+        }
+        assert_eq!(director.event_count(Event::ReplyElsewhere), 0);
+        // The ports come in the order of the usual slices without it.
+        let mut director = Director::with_workers(&Setup::new(Method::FullNat), 2);
+        let out = director.pass_by(1, FRONT, &from_client(client, 10_000, vip, "S", b"").bytes());
+        assert_eq!(parse(&out[0].1).source_port, 5001);
+    }
+}
+
+#[test]
+fn where_no_port_leads_replies_here_any_serves() {
+    // As the ports of this worker's run out, those of the other serve; and where ports are not hashed, all are the same.
+    for (hashed, ports) in [(HashedFields::AddressesAndPorts, 64), (HashedFields::Addresses, 1000)] {
+        let card = card(hashed).unwrap();
+        let mut setup = one_server();
+        setup.local_ports = LocalPorts::new(7000, 6999 + ports).unwrap();
+        setup.rss = Some(Arc::new(card.clone()));
+        // Every TCP flow has an extension record, of which there are fewer than flows.
+        setup.capacity = 16_384;
+        let mut director = Director::with_workers(&setup, 2);
+        let mut elsewhere = 0;
+        for n in 0..48 {
+            let out = director.pass_by(1, FRONT, &from_client(CLIENT4, 10_000 + n, VIP4, "S", b"").bytes());
+            elsewhere += u64::from(reply_worker(&card, &out[0].1, 2) != Some(1));
+        }
+        assert_eq!(director.event_count(Event::ReplyElsewhere), elsewhere);
+        assert!(if hashed == HashedFields::Addresses { [0, 48].contains(&elsewhere) } else { elsewhere > 0 });
+    }
 }
 
 #[test]

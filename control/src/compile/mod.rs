@@ -179,7 +179,7 @@ fn shared_hops(plan: &HopPlan, previous: Option<&Compiled>) -> Result<Arc<NextHo
 }
 
 fn settings(port: &PortPlan) -> PortSettings {
-    PortSettings { name: port.name.clone(), mac: port.mac, checksum: port.checksum }
+    PortSettings { name: port.name.clone(), mac: port.mac, checksum: port.checksum, rss: port.rss.clone() }
 }
 
 /// Members of the ports' bonds that are no ports themselves.

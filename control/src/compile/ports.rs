@@ -3,10 +3,12 @@
 //! bond its members are the ports: a socket on the bond itself gets nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dataplane::ident::{MacAddr, PortIndex};
 use dataplane::next_hop::{Link, MAX_MEMBERS};
 use dataplane::port::ChecksumMode;
+use dataplane::rss::Rss;
 
 use super::CompileError;
 use super::kernel_port::{DATAPLANE_END, KERNEL_END};
@@ -41,6 +43,8 @@ pub struct PortPlan {
     pub copy: CopyMode,
     /// Busy polling, where it is on.
     pub busy_poll: Option<BusyPoll>,
+    /// How it spreads what it receives over its queues, where that is known: read at the start, when the queues are set.
+    pub rss: Option<Arc<Rss>>,
     /// Why it is a port, for `status`.
     pub why: String,
 }
@@ -254,6 +258,7 @@ fn network_port(config: &Config, topology: &Topology, link: Link, why: String) -
         mode: said.map_or(XdpMode::Auto, |interface| interface.mode),
         copy: said.map_or(CopyMode::Auto, |interface: &InterfaceConfig| interface.copy),
         busy_poll: said.and_then(|interface| interface.busy_poll),
+        rss: None,
         why,
     })
 }
@@ -274,6 +279,7 @@ fn kernel_port(config: &Config, topology: &Topology) -> Option<PortPlan> {
         mode: XdpMode::Auto,
         copy: CopyMode::Copy,
         busy_poll: None,
+        rss: None,
         why: "the way to this machine's own kernel".into(),
     })
 }

@@ -79,9 +79,10 @@ pub fn needs_restart(old: &Config, new: &Config, ports: &[PortPlan], new_ports: 
     waiting
 }
 
-/// What of the ports is fixed when they are opened: all but the reason for which they are ports.
+/// What of the ports is fixed when they are opened: all but the reason for which they are ports, and
+/// what is read of them then.
 fn opened(ports: &[PortPlan]) -> Vec<PortPlan> {
-    ports.iter().map(|port| PortPlan { why: String::new(), ..port.clone() }).collect()
+    ports.iter().map(|port| PortPlan { why: String::new(), rss: None, ..port.clone() }).collect()
 }
 
 #[cfg(test)]

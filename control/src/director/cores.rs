@@ -128,6 +128,7 @@ mod tests {
             mode: XdpMode::Auto,
             copy: CopyMode::Auto,
             busy_poll: None,
+            rss: None,
             why: String::new(),
         }
     }

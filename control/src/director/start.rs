@@ -21,8 +21,9 @@ use super::machine::{Machine, MachineError};
 use super::publish::Publisher;
 use super::workers::{self, OpenWorker, ThreadError, Workers};
 use crate::compile::slots::SlotError;
-use crate::compile::{self, CompileError, Compiled, PortPlan, SlotDirectory};
+use crate::compile::{self, CompileError, Compiled, PortPlan, PortRole, SlotDirectory};
 use crate::config::{Config, XdpMode};
+use crate::kernel;
 use crate::state_dir::{DYING_WITHIN, StateDir};
 
 /// Why a director could not start.
@@ -139,11 +140,20 @@ async fn prepare(
     machine.set_queues(&networks)?;
     machine.keep_vlan_tags(&networks)?;
     if config.dataplane.kernel_port.is_none() {
-        return Ok((plan, networks));
+        return Ok((plan, with_rss(networks)));
     }
     machine.make_kernel_port(plan.count(), &networks).await?;
     machine.set_loopback(config)?;
-    Ok((plan, compile::derive_ports(config, &machine.topology())?))
+    Ok((plan, with_rss(compile::derive_ports(config, &machine.topology())?)))
+}
+
+/// The ports with how their hardware spreads what it receives, which a change of their queues would change.
+fn with_rss(mut ports: Vec<PortPlan>) -> Vec<PortPlan> {
+    for port in ports.iter_mut().filter(|port| port.role == PortRole::Network) {
+        port.rss = kernel::rss(&port.name).map(Arc::new);
+        tracing::debug!(interface = port.name, is_known = port.rss.is_some(), "read how RSS is set");
+    }
+    ports
 }
 
 /// Loads the program, tells it everything, and attaches it to every port.

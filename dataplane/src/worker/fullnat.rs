@@ -2,7 +2,8 @@
 //!
 //! A port is taken by inserting the flow's reverse key: whoever inserts it first has it, so no worker ever asks
 //! another. Workers begin in slices of their own (ports of one remainder modulo their number), so that they rarely try
-//! the same; where its slice is used up, a worker tries the others.
+//! the same; where its slice is used up, a worker tries the others. Where it is known how the port spreads what it
+//! receives, a worker looks for ports first whose replies come to itself: these are slices of another kind.
 
 use std::net::IpAddr;
 
@@ -13,7 +14,9 @@ use super::{Context, Hands, introduce, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{FlowEntry, FlowKey, Insert, NewFlow};
 use crate::ident::{Endpoint, NetPort, Protocol, WorkerIndex};
+use crate::next_hop::{Exit, Hop};
 use crate::port::Ports;
+use crate::rss::{Packets, Rss};
 use crate::service::{Destination, DestinationSlot, Local, LocalPair, LocalPorts, PairKey, Services};
 use crate::snapshot::StraySegments;
 use crate::wire::TcpFlags;
@@ -26,6 +29,8 @@ const PROBES: u32 = 32;
 const OWN_PROBES: u32 = 24;
 /// Ports that are tried where all seem to be in use: enough to find out that one is not.
 const FULL_PROBES: u32 = 2;
+/// Ports of which it is found out where replies to them come, of each address.
+const HASHES: u32 = 32;
 
 /// Inserts a flow to `destination` from a local address and port that nobody has; `None` when none was found.
 #[inline(never)]
@@ -38,9 +43,12 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
     let locals = destination.locals.as_ref().ok_or(Drop::NoLocalPort)?;
     let server = F::address(destination.at.address).ok_or(Drop::NoDestination)?;
     let server_port = if destination.at.port.is_any() { new.forward.destination_port } else { destination.at.port };
+    let rss = rss(context, destination);
+    let replier = Endpoint { address: destination.at.address, port: server_port };
     for local in locals.in_turn(context.worker).take(ADDRESSES) {
         let Some(address) = F::address(local.address) else { continue };
-        let mut walk = Walk::begin(context, local, locals.ports);
+        let replies = rss.and_then(|rss| rss.packets(new.forward.protocol, replier, local.address));
+        let mut walk = Walk::begin(context, local, locals.ports, replies);
         while let Some(port) = walk.next() {
             let reverse = FlowKey {
                 source: server,
@@ -53,6 +61,9 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
             match F::table(context.shared).insert(F::part(hands), &numbered) {
                 Insert::Created(flow) => {
                     local.pair.begin();
+                    if !walk.is_ours(port) {
+                        context.counters.event(Event::ReplyElsewhere).add(1);
+                    }
                     return Ok(Some(Opened::Created(flow, destination)));
                 }
                 Insert::Adopted(flow) => {
@@ -69,6 +80,23 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
     Ok(None)
 }
 
+/// How the port that leads to a server spreads what it receives over its queues. `None` with one worker, which gets all,
+/// and of a bond: nobody knows by which member replies will come.
+fn rss<'s>(context: Context<'s>, destination: &Destination) -> Option<&'s Rss> {
+    if context.shared.boards.len() < 2 {
+        return None;
+    }
+    let port = match context.snapshot.hops.destination(destination.slot) {
+        Hop::Neighbour { port, .. } => *port,
+        Hop::OnLink(egress) | Hop::Unresolved(egress) => match egress.exit {
+            Exit::One(port) => port,
+            Exit::Spread(_) => return None,
+        },
+        Hop::Spread { .. } | Hop::Kernel | Hop::NoRoute => return None,
+    };
+    context.snapshot.ports.get(port.0 as usize)?.rss.as_deref()
+}
+
 /// The ports of one local address in the order in which a worker tries them.
 struct Walk<'l> {
     local: &'l Local,
@@ -81,10 +109,14 @@ struct Walk<'l> {
     tried: u32,
     /// How many are tried in the own slice, and in all.
     limits: (u32, u32),
+    /// Replies to the address, where it is known at which queues they arrive.
+    replies: Option<Packets<'l>>,
+    /// How many ports may still be looked at for that.
+    hashes: u32,
 }
 
 impl<'l> Walk<'l> {
-    fn begin(context: Context<'_>, local: &'l Local, ports: LocalPorts) -> Self {
+    fn begin(context: Context<'_>, local: &'l Local, ports: LocalPorts, replies: Option<Packets<'l>>) -> Self {
         let workers = context.shared.boards.len().max(1) as u32;
         let count = ports.count();
         // With fewer ports than workers, slices overlap.
@@ -92,10 +124,15 @@ impl<'l> Walk<'l> {
         let most = if local.pair.in_use() >= count { FULL_PROBES } else { PROBES };
         let cursor = local.pair.cursor(context.worker);
         let limits = (OWN_PROBES.min(slice).min(most), most);
-        Self { local, ports, worker: context.worker, workers, slice, cursor, tried: 0, limits }
+        let is_worth = most == PROBES && replies.is_some_and(|replies| replies.differ());
+        let hashes = if is_worth { HASHES.min(count) } else { 0 };
+        Self { local, ports, worker: context.worker, workers, slice, cursor, tried: 0, limits, replies, hashes }
     }
 
     fn next(&mut self) -> Option<NetPort> {
+        if let Some(port) = self.next_of_ours() {
+            return Some(port);
+        }
         let (own, all) = self.limits;
         let place = if self.tried < own {
             let place = (self.cursor % self.slice) * self.workers + u32::from(self.worker.0);
@@ -110,6 +147,28 @@ impl<'l> Walk<'l> {
         };
         self.tried += 1;
         Some(NetPort::new(self.ports.at(place)))
+    }
+
+    /// The next of all ports to which replies come to this worker, of those that may be looked at.
+    fn next_of_ours(&mut self) -> Option<NetPort> {
+        while self.hashes > 0 {
+            self.hashes -= 1;
+            let port = NetPort::new(self.ports.at(self.cursor));
+            self.cursor = self.cursor.wrapping_add(1);
+            if self.is_ours(port) {
+                self.local.pair.set_cursor(self.worker, self.cursor);
+                self.tried += 1;
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Whether replies to a port come to this worker, as far as is known: queue `q` is served by worker `q` modulo
+    /// their number.
+    fn is_ours(&self, port: NetPort) -> bool {
+        let is_own = |replies: Packets<'_>| replies.queue(port).0 % self.workers == u32::from(self.worker.0);
+        self.replies.is_none_or(is_own)
     }
 }
 

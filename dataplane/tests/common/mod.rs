@@ -16,6 +16,7 @@ use dataplane::flow::FlowTable;
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight, WorkerIndex};
 use dataplane::next_hop::{Egress, Exit, Hop, Link, NextHops, NextHopsBuilder};
 use dataplane::port::{ChecksumMode, MemoryPorts};
+use dataplane::rss::Rss;
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
     Destination, DestinationCounts, DestinationSlot, Local, LocalPair, LocalPorts, Method, PairKey, ServerLocals,
@@ -75,6 +76,8 @@ pub struct Setup {
     pub local_ports: LocalPorts,
     pub pairs: Mutex<BTreeMap<PairKey, Arc<LocalPair>>>,
     pub capacity: u32,
+    /// How every port spreads what it receives.
+    pub rss: Option<Arc<Rss>>,
 }
 
 impl Setup {
@@ -99,6 +102,7 @@ impl Setup {
             local_ports: LocalPorts::new(5000, 5999).unwrap(),
             pairs: Mutex::default(),
             capacity: 1024,
+            rss: None,
         }
     }
 
@@ -192,7 +196,12 @@ impl Setup {
 
     fn ports(&self) -> Arc<[PortSettings]> {
         [("front", FRONT_MAC), ("back", BACK_MAC), ("sluice0", [2, 0, 0, 0, 0, 3])]
-            .map(|(name, mac)| PortSettings { name: name.into(), mac: MacAddr(mac), checksum: self.checksum })
+            .map(|(name, mac)| PortSettings {
+                name: name.into(),
+                mac: MacAddr(mac),
+                checksum: self.checksum,
+                rss: self.rss.clone(),
+            })
             .into()
     }
 
