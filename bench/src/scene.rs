@@ -65,6 +65,7 @@ impl Scene {
         let settings =
             |name: &str| PortSettings { name: name.into(), mac: DIRECTOR, checksum: ChecksumMode::Offload, rss: None };
         Ok(Arc::new(Snapshot {
+            gates: dataplane::rules::Gates::default(),
             services: Arc::new(self.services()?),
             hops: Arc::new(self.hops()?),
             ports: [settings("clients"), settings("servers")].into(),

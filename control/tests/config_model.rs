@@ -11,6 +11,7 @@ use control::config::{
     LoadOptions, Loaded, Queues, XdpMode, load, parse_text,
 };
 use dataplane::ident::{CoreIndex, NetPort, Protocol};
+use dataplane::rules::{Rate, Scope};
 use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
 use dataplane::service::{
     ConnectionLimits, Datagrams, Encapsulation, ExpireReset, GreChecksum, GueChecksum, Limit, MssClamp, Persistence,
@@ -542,6 +543,44 @@ fn persistence_that_means_nothing_is_refused() {
 }
 
 #[test]
+fn rules_stand_one_a_line_or_with_semicolons() {
+    let text = "dataplane {\n rules {\n  deny from 10.0.0.0/8 to 192.0.2.1 tcp port 80-90\n  allow udp; rate 100 burst 20 from any port 53 ;\n\
+                mark 7 to 2001:db8::/32;\n }\n rules { deny }\n deny_established on\n source_rate 50 burst 100\n}\n";
+    let dataplane = config(text).dataplane;
+    let rules: Vec<_> = dataplane.rules.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        [
+            "deny from 10.0.0.0/8 to 192.0.2.1/32 tcp port 80-90",
+            "allow udp",
+            "rate 100 burst 20 port 53",
+            "mark 7 to 2001:db8::/32",
+            "deny"
+        ]
+    );
+    assert_eq!(dataplane.rule_scope, Scope::Established);
+    assert_eq!(dataplane.source_rate, Rate::new(50, 100));
+}
+
+#[test]
+fn wrong_rules_are_told() {
+    for (rule, message) in [
+        ("forbid", "`forbid` is no rule"),
+        ("deny frm 10.0.0.0/8", "`frm` is no part of a rule"),
+        ("deny from 10.0.0.0/33", "`10.0.0.0/33` is neither an address nor a prefix"),
+        ("deny from 10.0.0.0/8 to ::1", "no packet goes from 10.0.0.0/8 to ::1/128"),
+        ("deny port 90-80", "`90-80` is neither a port nor a range of ports"),
+        ("deny port", "`port` needs a port"),
+        ("mark 7", "a mark needs a destination"),
+        ("mark 0 to ::1", "mark 0 is out of range"),
+        ("rate", "`rate` needs a number of flows a second"),
+        ("rate 0", "number of flows a second 0 is out of range"),
+    ] {
+        assert_eq!(messages(&format!("dataplane {{\n rules {{\n  {rule}\n }}\n}}\n")), [message], "{rule}");
+    }
+}
+
+#[test]
 fn a_sorry_server_inherits_what_it_does_not_say() {
     let of = |lines: &str| with("192.0.2.1 80", lines).sorry_server;
     assert_eq!(of("sorry_server_inhibit"), None, "a setting without a server");
@@ -554,4 +593,34 @@ fn a_sorry_server_inherits_what_it_does_not_say() {
     let sorry = of("sorry_server 198.51.100.9 8080\nsorry_server_inhibit\nsorry_server_lvs_method DR").unwrap();
     assert_eq!((sorry.server.at.to_string().as_str(), sorry.server.method), ("198.51.100.9:80", ForwardingMethod::Dr));
     assert!(sorry.inhibit);
+}
+
+#[test]
+fn lists_are_prefixes_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = "protocol TCP\n lb_algo rr\n lb_kind NAT\n real_server 10.0.0.1 80 {\n }\n";
+    fs::write(dir.path().join("bad.txt"), "# known bad\n10.66.0.0/16 ; a net\n\n2001:db8:bad::/48\n").unwrap();
+    fs::write(dir.path().join("wrong.txt"), "10.0.0.0/8\nten\n").unwrap();
+    let at = dir.path().join("test.conf");
+    let load_text = |list: &str| {
+        fs::write(&at, format!("virtual_server 192.0.2.1 80 {{\n {list}\n {server}}}\n")).unwrap();
+        load(std::slice::from_ref(&at), &options())
+    };
+    let loaded = load_text("blocklist bad.txt 198.51.100.7\n allowlist 10.0.0.0/8");
+    let config = loaded.config.unwrap();
+    let access = &config.virtual_servers[0].access;
+    let blocked = access.blocked.as_ref().unwrap();
+    let is_blocked = |address: &str| blocked.contains(address.parse::<IpAddr>().unwrap());
+    assert!(is_blocked("10.66.1.1") && is_blocked("198.51.100.7") && is_blocked("2001:db8:bad::1"));
+    assert!(!is_blocked("10.67.1.1") && access.allowed.is_some());
+    for (list, said) in [
+        ("blocklist wrong.txt", "line 2: `ten`"),
+        ("blocklist none.txt", "No such file"),
+        ("blocklist /dev/zero", "it is no file"),
+        ("allowlist", "`allowlist` needs prefixes or a file"),
+    ] {
+        let loaded = load_text(list);
+        let told = loaded.diagnostics.render_plain().replace('\n', " ");
+        assert!(loaded.config.is_none() && told.contains(said), "{list}: {told}");
+    }
 }

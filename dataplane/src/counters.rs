@@ -69,6 +69,14 @@ counted! {
         NotForUs = "not_for_us", "for the kernel, and from it: matches no flow and no service";
         NoFlow = "no_flow", "a segment that opens no connection and belongs to none; answered by a reset";
         NoFlowLimited = "no_flow_limited", "as `no_flow`, with the limit on resets reached";
+        Denied = "denied", "a rule denies it";
+        RateLimited = "rate_limited", "a rule's rate of new flows is used up";
+        SourceLimited = "source_limited", "its source opens more flows a second than `source_rate` allows";
+        Blocklisted = "blocklisted", "its source is on the service's blocklist";
+        NotAllowlisted = "not_allowlisted", "its source is not on the service's allowlist";
+        DefendedTcp = "defence_tcp_drop", "TCP of no flow, or to a VIP's port without a service, under `defence_tcp_drop`";
+        DefendedUdp = "defence_udp_drop", "UDP to a VIP's port without a service, under `defence_udp_drop`";
+        DefendedFragment = "defence_frag_drop", "a fragment, under `defence_frag_drop`";
         NoDestination = "no_destination", "the service has no server that takes connections";
         DestinationGone = "destination_gone", "the flow's server was removed, and its service does not `drain`";
         ConnectionLimit = "connection_limit", "the service has as many flows as its `connection_limit` allows";

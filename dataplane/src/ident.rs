@@ -96,7 +96,7 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::Tcp, Self::Udp];
+    pub const ALL: &[Self] = &[Self::Tcp, Self::Udp, Self::Sctp];
 
     /// The IANA protocol number.
     pub const fn number(self) -> u8 {

@@ -11,6 +11,7 @@ pub mod ident;
 pub mod next_hop;
 pub mod port;
 pub mod rss;
+pub mod rules;
 pub mod sched;
 pub mod service;
 pub mod snapshot;

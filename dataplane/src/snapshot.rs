@@ -6,6 +6,7 @@ use crate::ident::{MacAddr, PortIndex};
 use crate::next_hop::{LinkHeader, NextHops};
 use crate::port::ChecksumMode;
 use crate::rss::Rss;
+use crate::rules::Gates;
 use crate::service::Services;
 use crate::state::Timeouts;
 use crate::watch::Watch;
@@ -25,6 +26,8 @@ pub struct Snapshot {
     pub policy: Policy,
     /// What is looked at, while somebody looks.
     pub watch: Option<Arc<Watch>>,
+    /// What new flows have to pass.
+    pub gates: Gates,
 }
 
 /// What a worker has to know of a port.
@@ -59,6 +62,29 @@ pub enum StraySegments {
     Reset,
     /// It opens a flow (`sloppy_tcp`), unless it is a reset itself.
     Open,
+    /// Dropped, and nobody is told (`defence_tcp_drop`).
+    Silence,
+}
+
+/// Whether packets are dropped that IPVS would leave to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Defended {
+    /// The kernel gets them.
+    #[default]
+    Off,
+    /// They are dropped and counted.
+    On,
+}
+
+/// What is dropped of packets to the addresses of services, as Alibaba's fork of LVS does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Defence {
+    /// `defence_tcp_drop`: TCP to a port of no service.
+    pub tcp: Defended,
+    /// `defence_udp_drop`: UDP to a port of no service.
+    pub udp: Defended,
+    /// `defence_frag_drop`: fragments, of any flow.
+    pub fragments: Defended,
 }
 
 /// What becomes of a flow whose server was removed and does not drain, at its next packet.
@@ -116,6 +142,8 @@ pub struct Policy {
     pub stray_sctp: StraySctp,
     /// Persistence templates of drained servers.
     pub quiescent_templates: QuiescentTemplates,
+    /// What is dropped rather than left to the kernel.
+    pub defence: Defence,
     /// Idle times by state.
     pub timeouts: Timeouts,
     /// Resets and ICMP errors that each worker may send per second, together. Zero means none.

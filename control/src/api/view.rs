@@ -28,6 +28,9 @@ pub struct Status {
     pub services: Vec<Service>,
     /// The flow tables.
     pub flows: Vec<FlowTable>,
+    /// The rules, in their order.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
     /// What keeps something from working, in words.
     pub findings: Vec<String>,
     /// What was counted.
@@ -142,6 +145,15 @@ pub struct Persistent {
     pub timeout: u32,
     /// Which addresses are one client's: a netmask, or the length of an IPv6 prefix. None: each address by itself.
     pub mask: Option<String>,
+}
+
+/// A rule about new flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// As it stands in the configuration, with its defaults.
+    pub rule: String,
+    /// Packets that it matched.
+    pub matched: u64,
 }
 
 /// A real server of a service.

@@ -8,7 +8,7 @@ use clap::Args;
 use super::reload::no_answer;
 use super::{StateArguments, block_on, fail, output};
 use crate::api::client;
-use crate::api::view::{Count, Counters, Destination, FlowTable, Port, Service, Socket, Status, Worker};
+use crate::api::view::{Count, Counters, Destination, FlowTable, Port, Rule, Service, Socket, Status, Worker};
 use crate::state_dir::StateDir;
 
 #[derive(Debug, Args)]
@@ -53,6 +53,7 @@ fn render(status: &Status) -> String {
     workers(&mut page, &status.workers);
     flows(&mut page, status);
     services(&mut page, &status.services);
+    rules(&mut page, &status.rules);
     findings(&mut page, &status.findings);
     counters(&mut page, &status.counters);
     page
@@ -185,6 +186,15 @@ fn real_server(page: &mut String, destination: &Destination) {
     );
 }
 
+fn rules(page: &mut String, rules: &[Rule]) {
+    if rules.is_empty() {
+        return;
+    }
+    line!(page, "\nRules");
+    let row = |rule: &Rule| [rule.matched.to_string(), rule.rule.clone()];
+    table(page, ["matched", "rule"], rules.iter().map(row).collect());
+}
+
 fn findings(page: &mut String, findings: &[String]) {
     if findings.is_empty() {
         return;
@@ -306,6 +316,7 @@ mod tests {
                 destinations: vec![destination(2, 3, "resolved"), destination(1, 0, "unresolved")],
             }],
             flows: vec![FlowTable { family: "IPv4".into(), flows: 3, capacity: 1000 }],
+            rules: Vec::new(),
             findings: vec!["real server 10.2.0.1 does not answer ARP on eth1".into()],
             counters: Counters {
                 drops: [("too_big".to_owned(), count(1, "larger than the way")), ("x".to_owned(), count(0, "never"))]

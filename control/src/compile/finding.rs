@@ -22,6 +22,16 @@ pub enum Finding {
         /// The service.
         service: ServiceName,
     },
+    /// No rule gives the mark of a service.
+    NoRuleMarks {
+        /// The service.
+        service: ServiceName,
+    },
+    /// A rule gives a mark that no service has.
+    NoServiceOfMark {
+        /// The rule.
+        rule: String,
+    },
     /// Nothing leads to a real server.
     NoRoute {
         /// The service.
@@ -116,6 +126,12 @@ impl fmt::Display for Finding {
             Self::SorryServer { service } => {
                 write!(f, "{service}: all real servers have weight 0, new connections go to the sorry server")
             }
+            Self::NoRuleMarks { service } => write!(
+                f,
+                "{service} gets no packet, no rule gives its mark: netfilter does not see what Sluice takes; add \
+                 `mark … to …` to `rules` in the dataplane block"
+            ),
+            Self::NoServiceOfMark { rule } => write!(f, "the rule `{rule}` gives a mark that no virtual server has"),
             Self::NoRoute { service, server } => {
                 write!(f, "{service}: no route to real server {server}; add one by `ip route add`")
             }

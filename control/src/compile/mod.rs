@@ -153,6 +153,7 @@ pub fn compile(
         kernel,
         policy: policy::policy(&config.dataplane),
         watch: None,
+        gates: policy::gates(&config.dataplane, previous.map(|before| &before.snapshot.gates)),
     };
     let findings = findings.into_iter().collect();
     Ok(Compiled { snapshot, steer, served, ports: ports.to_vec(), findings, wanted, plan, leaving })

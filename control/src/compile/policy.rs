@@ -1,8 +1,10 @@
 //! How flows are treated: what the dataplane block and IPVS's defaults say.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::snapshot::{Policy, RemovedServers, StraySctp, StraySegments};
+use dataplane::rules::{Gates, Rules, SourceLimit};
+use dataplane::snapshot::{Defended, Policy, RemovedServers, StraySctp, StraySegments};
 use dataplane::state::Timeouts;
 
 use crate::config::{DataplaneConfig, TimeoutOverrides};
@@ -14,13 +16,37 @@ const REPLIES_PER_SECOND: u32 = 1000;
 pub(super) fn policy(config: &DataplaneConfig) -> Policy {
     Policy {
         stray_sctp: if config.sloppy_sctp { StraySctp::Open } else { StraySctp::Drop },
-        stray: if config.sloppy_tcp { StraySegments::Open } else { StraySegments::Reset },
+        stray: stray(config),
+        defence: config.defence,
         removed: if config.expire_nodest_conn { RemovedServers::EndFlows } else { RemovedServers::Silent },
         port_reuse: config.conn_reuse_mode,
         quiescent_templates: config.quiescent_templates,
         timeouts: timeouts(&config.timeouts),
         replies_per_second: REPLIES_PER_SECOND,
     }
+}
+
+fn stray(config: &DataplaneConfig) -> StraySegments {
+    match config.defence.tcp {
+        _ if config.sloppy_tcp => StraySegments::Open,
+        Defended::On => StraySegments::Silence,
+        Defended::Off => StraySegments::Reset,
+    }
+}
+
+/// What new flows have to pass. What did not change is taken over, with what it remembers.
+pub(super) fn gates(config: &DataplaneConfig, previous: Option<&Gates>) -> Gates {
+    let before = previous.map(|gates| &gates.rules);
+    let is_same = |rules: &&Arc<Rules>| rules.iter().map(|(rule, _)| rule).eq(&config.rules);
+    let rules = match before.filter(is_same) {
+        Some(rules) => Arc::clone(rules),
+        None => Arc::new(Rules::new(&config.rules, before.map(|rules| &**rules))),
+    };
+    let limit = |rate| {
+        let before = previous.and_then(|gates| gates.sources.as_ref()).filter(|limit| limit.rate() == rate);
+        before.map_or_else(|| Arc::new(SourceLimit::new(rate)), Arc::clone)
+    };
+    Gates { rules, scope: config.rule_scope, sources: config.source_rate.map(limit) }
 }
 
 /// Zero stands for the default, as in `ipvsadm --set`.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use dataplane::ident::{Endpoint, Weight};
+use dataplane::rules::Action;
 use dataplane::service::Tunnel;
 use dataplane::service::{
     Destination, DestinationSlot, Local as ServerLocal, MatchPoint, Method, PairKey, ServerLocals, ServiceName,
@@ -64,12 +65,14 @@ impl<'a, 't> ServicePlanner<'a, 't> {
     pub(super) fn services(&mut self, config: &Config) -> Result<Planned, CompileError> {
         let mut builder = ServicesBuilder::default();
         let local = Local::of(self.topology);
+        self.marks(config);
         for server in &config.virtual_servers {
             self.absent(server, &local);
             let destinations = self.destinations(config, server);
             let spec = ServiceSpec::new(server.name.clone(), server.scheduler, destinations);
             let TowardsServers { client_address, tcp_timestamps, expire_reset } = server.towards;
             let settings = ServiceSettings {
+                access: server.access.clone(),
                 mss_clamp: server.mss_clamp,
                 syn_proxy: server.syn_proxy,
                 persistence: server.persistence,
@@ -101,6 +104,22 @@ impl<'a, 't> ServicePlanner<'a, 't> {
             builder.pair(*key, Arc::clone(pair));
         }
         Ok(Planned { services: builder.build(), leaving })
+    }
+
+    /// Tells of marks without a service, and of services without their mark.
+    fn marks(&mut self, config: &Config) {
+        let marks = |mark| config.dataplane.rules.iter().any(|rule| rule.action == Action::Mark(mark));
+        let is_mark = |point: &MatchPoint| matches!(point, MatchPoint::Mark(mark, _) if !marks(*mark));
+        for server in config.virtual_servers.iter().filter(|server| server.points.iter().any(is_mark)) {
+            self.find(Finding::NoRuleMarks { service: server.name.clone() });
+        }
+        let points: Vec<_> = config.virtual_servers.iter().flat_map(|server| &server.points).collect();
+        for rule in &config.dataplane.rules {
+            let Action::Mark(mark) = rule.action else { continue };
+            if !points.iter().any(|point| matches!(point, MatchPoint::Mark(own, _) if *own == mark)) {
+                self.find(Finding::NoServiceOfMark { rule: rule.to_string() });
+            }
+        }
     }
 
     /// Tells of a service of which no address is here.

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use dataplane::ident::{Endpoint, MacAddr, NetPort, Protocol, ServiceKey};
-use dataplane::service::Encapsulation;
-use dataplane::service::{MatchPoint, ServiceName};
+use dataplane::rules::{Action, Rule};
+use dataplane::service::{AddressFamily, Encapsulation, MatchPoint, ServiceName};
+use dataplane::snapshot::{Defence, Defended};
 use dataplane::steer::{SteerPlan, SteerPrefix, TunnelEnd};
 use dataplane::wire::number;
 
@@ -25,9 +26,10 @@ pub(super) fn plan(
     let mut plan = SteerPlan { macs, standby: standby(topology), ..SteerPlan::default() };
     let mut served = BTreeSet::new();
     for service in &config.virtual_servers {
-        if catch(service, &local, &mut plan) {
+        if catch(service, &local, &mut plan) | marked(service, &config.dataplane.rules, &mut plan) {
             served.insert(service.name.clone());
         }
+        defend(service, config.dataplane.defence, &local, &mut plan);
     }
     plan.replies = replies(&served, slots);
     plan.replies.extend(config.virtual_servers.iter().filter(|service| served.contains(&service.name)).flat_map(data));
@@ -51,6 +53,41 @@ fn catch(service: &VirtualServer, local: &Local, plan: &mut SteerPlan) -> bool {
         is_served |= local.has_any(range);
     }
     is_served
+}
+
+/// Catches what rules mark for a service, wherever it goes: a mark stands for a decision to balance it here. False where no
+/// rule gives its mark.
+fn marked(service: &VirtualServer, rules: &[Rule], plan: &mut SteerPlan) -> bool {
+    let mut is_served = false;
+    for point in &service.points {
+        let MatchPoint::Mark(mark, family) = point else { continue };
+        for rule in rules.iter().filter(|rule| rule.action == Action::Mark(*mark)) {
+            let Some(prefix) = rule.selector.to.filter(|prefix| AddressFamily::of(prefix.addr()) == *family) else {
+                continue;
+            };
+            let (low, high) = rule.selector.ports;
+            let protocols =
+                Protocol::ALL.iter().filter(|own| rule.selector.protocol.is_none_or(|named| named == **own));
+            plan.prefixes.extend(protocols.map(|protocol| SteerPrefix { protocol: *protocol, prefix, low, high }));
+            is_served = true;
+        }
+    }
+    is_served
+}
+
+/// Catches what is to be dropped of packets to a service's address.
+fn defend(service: &VirtualServer, defence: Defence, local: &Local, plan: &mut SteerPlan) {
+    for point in &service.points {
+        let MatchPoint::Addresses { range, .. } = point else { continue };
+        for (protocol, defended) in [(Protocol::Tcp, defence.tcp), (Protocol::Udp, defence.udp)] {
+            if defended == Defended::On {
+                let key = |address| ServiceKey { protocol, at: Endpoint { address, port: NetPort::ANY } };
+                plan.services.extend(local.addresses_in(range).map(key));
+                let prefix = |prefix| SteerPrefix { protocol, prefix, low: 0, high: u16::MAX };
+                plan.prefixes.extend(local.prefixes_in(range).into_iter().map(prefix));
+            }
+        }
+    }
 }
 
 /// Members of bonds that wait: what arrives there is a copy of what another member has, or goes astray.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceKey, Weight};
 use dataplane::next_hop::{Exit, Hop};
 use dataplane::port::ChecksumMode;
+use dataplane::rules::{Action, Rate, Rule, Selector};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    Activity, AddressRange, ConnectionLimits, Datagrams, Destination, Encapsulation, Ftp, MatchPoint, MssClamp,
-    ServiceName, Thresholds,
+    AccessLists, Activity, AddressFamily, AddressRange, ConnectionLimits, Datagrams, Destination, Encapsulation, Ftp,
+    Mark, MatchPoint, MssClamp, ServiceName, Thresholds,
 };
+use dataplane::snapshot::Defended;
 
 use super::*;
 use crate::config::{
@@ -83,6 +85,7 @@ fn service(vip: &str, servers: &[(&str, ForwardingMethod)]) -> VirtualServer {
         persistence: None,
         sorry_server: None,
         ftp: Ftp::ByPort,
+        access: AccessLists::default(),
         real_servers: servers.iter().map(real).collect(),
         place: place(),
     }
@@ -672,4 +675,53 @@ fn ftp_is_caught_whole() {
     assert_eq!(of(2121, Nat, Ftp::On, None), (true, true));
     assert_eq!(of(21, Dr, Ftp::ByPort, None), (false, false));
     assert_eq!(of(21, Dr, Ftp::ByPort, stays), (true, false));
+}
+
+#[test]
+fn what_rules_mark_is_caught_wherever_it_goes() {
+    use ForwardingMethod::Nat;
+    let mut marked = service("10.9.0.1:80", &[("10.2.0.5:0", Nat)]);
+    let mark = Mark::new(7).unwrap();
+    marked.name = ServiceName::Mark { mark, family: AddressFamily::V4 };
+    marked.points = vec![MatchPoint::Mark(mark, AddressFamily::V4)];
+    let rule = |n, to: &str| Rule {
+        action: Action::Mark(Mark::new(n).unwrap()),
+        selector: Selector { to: Some(to.parse().unwrap()), ports: (80, 90), ..Selector::ALL },
+    };
+    let mut config = config(vec![marked.clone()]);
+    let told = run(&config, MACHINE).told();
+    assert!(told.starts_with("FWM 7 gets no packet, no rule gives its mark"), "{told}");
+    config.dataplane.rules = vec![rule(7, "198.18.0.0/16"), rule(7, "2001:db8::/32"), rule(9, "10.0.0.0/8")];
+    let run = run(&config, MACHINE);
+    assert_eq!(run.told(), "the rule `mark 9 to 10.0.0.0/8 port 80-90` gives a mark that no virtual server has");
+    let prefixes: Vec<_> = run.compiled.steer.prefixes.iter().map(|p| (p.protocol, p.prefix.to_string())).collect();
+    let expected: Vec<_> = Protocol::ALL.iter().map(|protocol| (*protocol, "198.18.0.0/16".to_owned())).collect();
+    assert_eq!(prefixes, expected, "of the service's family, for every transport");
+    assert_eq!(run.compiled.steer.replies.len(), Protocol::ALL.len());
+    assert!(run.compiled.served.contains(&marked.name));
+}
+
+#[test]
+fn what_is_defended_is_caught_by_every_port() {
+    let mut config = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    config.dataplane.defence.udp = Defended::On;
+    let steer = run(&config, MACHINE).compiled.steer;
+    let udp = ServiceKey { protocol: Protocol::Udp, at: endpoint("10.9.0.1:0") };
+    assert_eq!(steer.services, [tcp("10.9.0.1:80"), udp].into());
+}
+
+#[test]
+fn rules_that_stay_keep_what_they_remember() {
+    let topology = batch::parse(MACHINE).unwrap();
+    let mut config = config(vec![service("10.9.0.1:80", &[("10.2.0.5:80", ForwardingMethod::Nat)])]);
+    config.dataplane.rules = vec![Rule { action: Action::Deny, selector: Selector::ALL }];
+    config.dataplane.source_rate = Rate::new(5, 5);
+    let Run { compiled, mut slots } = run(&config, MACHINE);
+    let again = compile(&config, &topology, &compiled.ports, &mut slots, Some(&compiled)).unwrap();
+    let (before, after) = (&compiled.snapshot.gates, &again.snapshot.gates);
+    assert!(Arc::ptr_eq(&before.rules, &after.rules));
+    assert!(Arc::ptr_eq(before.sources.as_ref().unwrap(), after.sources.as_ref().unwrap()));
+    config.dataplane.source_rate = Rate::new(6, 5);
+    let changed = compile(&config, &topology, &compiled.ports, &mut slots, Some(&again)).unwrap();
+    assert!(!Arc::ptr_eq(after.sources.as_ref().unwrap(), changed.snapshot.gates.sources.as_ref().unwrap()));
 }

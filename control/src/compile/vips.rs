@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use dataplane::rules::Action;
 use dataplane::service::{AddressRange, MatchPoint};
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
@@ -31,6 +32,10 @@ impl Vips {
                 MatchPoint::Mark(..) => {}
             }
         }
+        // A rule that marks what goes to one address speaks of a VIP; a wider prefix may hold addresses of any kind.
+        let marked = config.dataplane.rules.iter().filter(|rule| matches!(rule.action, Action::Mark(_)));
+        let single = marked.filter_map(|rule| rule.selector.to).filter(|to| to.prefix_len() == to.max_prefix_len());
+        vips.single.extend(single.map(|prefix| prefix.addr()));
         vips
     }
 

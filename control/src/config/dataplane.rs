@@ -3,8 +3,9 @@
 //! Unlike keepalived's statements, those here may share a line: `interface eth0 { queues 2 mode native }`.
 
 use dataplane::ident::{CoreIndex, MAX_WORKERS};
+use dataplane::rules::{Rate, Scope, SourceLimit};
 use dataplane::service::LocalPorts;
-use dataplane::snapshot::{PortReuse, QuiescentTemplates};
+use dataplane::snapshot::{Defended, PortReuse, QuiescentTemplates};
 
 use super::block::Statement;
 use super::diagnostics::Diagnostic;
@@ -14,6 +15,7 @@ use super::model::{
     BusyPoll, ChecksumPolicy, CopyMode, DataplaneConfig, Idle, InterfaceConfig, KernelPort, Queues, TimeoutOverrides,
     Workers, XdpMode,
 };
+use super::rules;
 use super::static_ipaddress::interface_name;
 use super::timeouts;
 
@@ -96,6 +98,7 @@ pub(super) fn lower<'s>(
                         timeouts::lower(lower, line, &line.words, &mut config.timeouts);
                     }
                 }
+                "rules" => rules::lower(lower, statement, &mut config.rules),
                 _ if statement.keyword.is_some() => general(lower, statement, &mut config, &mut connections6),
                 _ => {}
             }
@@ -136,6 +139,14 @@ fn general(lower: &mut Lower<'_>, statement: &Statement, config: &mut DataplaneC
                 config.quiescent_templates =
                     if is_on { QuiescentTemplates::Reschedule } else { QuiescentTemplates::Keep };
             }
+            "defence_tcp_drop" => config.defence.tcp = defended(lower, word, &mut settings),
+            "defence_udp_drop" => config.defence.udp = defended(lower, word, &mut settings),
+            "defence_frag_drop" => config.defence.fragments = defended(lower, word, &mut settings),
+            "deny_established" => {
+                let is_on = settings.value(lower, word, ON_OFF).is_some_and(|w| lower.boolean(w));
+                config.rule_scope = if is_on { Scope::Established } else { Scope::NewFlows };
+            }
+            "source_rate" => config.source_rate = source_rate(lower, word, &mut settings),
             "kernel_port" => config.kernel_port = kernel_port(lower, word, &mut settings),
             _ => return unknown(lower, word, "`dataplane`"),
         }
@@ -153,6 +164,22 @@ fn port_reuse(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -
 
 /// What a switch takes.
 const ON_OFF: &str = "on or off";
+
+fn defended(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> Defended {
+    let is_on = settings.value(lower, word, ON_OFF).is_some_and(|value| lower.boolean(value));
+    if is_on { Defended::On } else { Defended::Off }
+}
+
+/// `source_rate N [burst M]`; without a burst that of a second.
+fn source_rate(lower: &mut Lower<'_>, word: &Word, settings: &mut Settings<'_>) -> Option<Rate> {
+    let range = || 1..=u64::from(SourceLimit::MAX);
+    let per_second = settings.number(lower, word, range(), "number of flows a second")? as u32;
+    let mut burst = per_second;
+    if let Some(keyword) = settings.optional("burst") {
+        burst = settings.number(lower, keyword, range(), "number of flows")? as u32;
+    }
+    Rate::new(per_second, burst)
+}
 
 fn unknown(lower: &mut Lower<'_>, word: &Word, block: &str) {
     let message = format!("`{}` is not expected here", shown(&word.text));

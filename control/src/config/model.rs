@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use dataplane::flow::Capacity;
 use dataplane::ident::{CoreIndex, Endpoint, NetPort, Protocol, Weight};
+use dataplane::rules::{Rate, Rule, Scope};
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    ClientAddress, ConnectionLimits, Datagrams, Encapsulation, ExpireReset, Ftp, LocalPorts, MatchPoint, MssClamp,
-    Persistence, ServiceName, TcpTimestamps, Thresholds,
+    AccessLists, ClientAddress, ConnectionLimits, Datagrams, Encapsulation, ExpireReset, Ftp, LocalPorts, MatchPoint,
+    MssClamp, Persistence, ServiceName, TcpTimestamps, Thresholds,
 };
-use dataplane::snapshot::{PortReuse, QuiescentTemplates};
+use dataplane::snapshot::{Defence, PortReuse, QuiescentTemplates};
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
 
@@ -121,6 +122,8 @@ pub struct VirtualServer {
     pub sorry_server: Option<SorryServer>,
     /// `ftp`: whether its connections are of FTP; by their port where the file does not say.
     pub ftp: Ftp,
+    /// `blocklist` and `allowlist`.
+    pub access: AccessLists,
     /// The real servers, in the order of the file; no endpoint occurs twice.
     pub real_servers: Vec<RealServer>,
     /// Where the block's heading stands.
@@ -236,6 +239,14 @@ pub struct DataplaneConfig {
     pub sloppy_sctp: bool,
     /// `expire_quiescent_template`: clients of a server of weight 0 get another at their next connection.
     pub quiescent_templates: QuiescentTemplates,
+    /// `defence_tcp_drop`, `defence_udp_drop` and `defence_frag_drop`.
+    pub defence: Defence,
+    /// The blocks `rules`, in the order of the file.
+    pub rules: Vec<Rule>,
+    /// `deny_established`: whether rules are also read for packets of flows.
+    pub rule_scope: Scope,
+    /// `source_rate`: new flows a second of each source.
+    pub source_rate: Option<Rate>,
     /// `timeouts`, and under it `lvs_timeouts` of `global_defs`.
     pub timeouts: TimeoutOverrides,
     /// The `interface` blocks, no name twice. Empty: derived from VIPs and the routes to real servers.
@@ -271,6 +282,10 @@ impl Default for DataplaneConfig {
             conn_reuse_mode: PortReuse::default(),
             sloppy_sctp: false,
             quiescent_templates: QuiescentTemplates::default(),
+            defence: Defence::default(),
+            rules: Vec::new(),
+            rule_scope: Scope::default(),
+            source_rate: None,
             timeouts: TimeoutOverrides::default(),
             interfaces: Vec::new(),
             kernel_port: Some(KernelPort::default()),

@@ -4,7 +4,7 @@
 
 use dataplane::ident::{Endpoint, NetPort, Protocol, ServiceKey, Weight};
 use dataplane::service::{
-    AddressFamily, ConnectionLimits, Datagrams, Encapsulation, Ftp, MatchPoint, MssClamp, ServiceName,
+    AccessLists, AddressFamily, ConnectionLimits, Datagrams, Encapsulation, Ftp, MatchPoint, MssClamp, ServiceName,
 };
 use dataplane::syn_proxy::SynProxy;
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use super::method;
 use super::model::{ForwardingMethod, RealServer, VirtualServer};
 use super::mss_clamp;
 use super::persistence::PersistenceSaid;
+use super::prefix_list::PrefixLists;
 use super::real_server::{self, RealServers};
 use super::scheduler::{self, Scheduling};
 use super::sorry_server::SorrySaid;
@@ -35,6 +36,7 @@ use super::virtual_server_group::Groups;
 pub(super) struct VirtualServers {
     servers: Vec<VirtualServer>,
     groups: Groups,
+    lists: PrefixLists,
     seen: MatchPoints,
     /// The groups of local addresses that they may name.
     pub(super) local_groups: LocalGroups,
@@ -51,6 +53,7 @@ struct Settings<'s> {
     persistence: PersistenceSaid,
     sorry: SorrySaid<'s>,
     family: Option<AddressFamily>,
+    access: AccessLists,
     mss_clamp: MssClamp,
     ftp: Ftp,
     syn_proxy: Option<SynProxy>,
@@ -76,7 +79,7 @@ impl VirtualServers {
     /// Lowers one block.
     pub(super) fn lower(&mut self, lower: &mut Lower<'_>, block: &Statement) {
         let heading = heading::lower(lower, block, &self.groups);
-        let settings = settings(lower, block);
+        let settings = settings(lower, block, &mut self.lists);
         let at = heading.as_ref().map(|heading| heading.facing(settings.family));
         let (method, encapsulation) = settings.method.unwrap_or((ForwardingMethod::Nat, Encapsulation::Ipip));
         let mut towards = towards_servers::Said::default();
@@ -136,6 +139,7 @@ impl VirtualServers {
             persistence,
             sorry_server,
             ftp: settings.ftp,
+            access: settings.access,
             real_servers,
             place: lower.place(block.head()),
         });
@@ -196,7 +200,7 @@ pub(super) fn endpoint(lower: &mut Lower<'_>, words: &[Word]) -> Option<Endpoint
     Some(Endpoint { address: address?, port: port? })
 }
 
-fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement) -> Settings<'s> {
+fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement, lists: &mut PrefixLists) -> Settings<'s> {
     let mut settings = Settings {
         scheduling: Scheduling::default(),
         method: None,
@@ -207,6 +211,7 @@ fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement) -> Settings<'s> {
         persistence: PersistenceSaid::default(),
         sorry: SorrySaid::default(),
         family: None,
+        access: AccessLists::default(),
         mss_clamp: MssClamp::default(),
         ftp: Ftp::default(),
         syn_proxy: None,
@@ -240,6 +245,8 @@ fn settings<'s>(lower: &mut Lower<'_>, block: &'s Statement) -> Settings<'s> {
             "drain" => settings.drain = lower.switch(statement),
             "mss_clamp" => settings.mss_clamp = mss_clamp::lower(lower, statement),
             "ftp" => settings.ftp = ftp::lower(lower, statement),
+            "blocklist" => settings.access.blocked = lists.lower(lower, statement),
+            "allowlist" => settings.access.allowed = lists.lower(lower, statement),
             "ip_family" => settings.family = family(lower, statement),
             "persistence_timeout" | "persistence_granularity" => settings.persistence.lower(lower, statement),
             "sorry_server" | "sorry_server_inhibit" | "sorry_server_lvs_method" => {

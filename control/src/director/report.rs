@@ -10,6 +10,7 @@ use dataplane::ident::Weight;
 use dataplane::next_hop::Hop;
 use dataplane::port::ChecksumMode;
 use dataplane::port::xsk::{CopyMode, statistics};
+use dataplane::rules::{Rule, RuleState};
 use dataplane::service::{AddressFamily, Destination, MatchPoint, Method, Persistence, Service, ServiceName};
 use dataplane::steer::{AttachMode, Steer};
 use dataplane::worker::{Board, Shared};
@@ -55,6 +56,7 @@ pub(super) fn status(parts: Parts<'_>) -> view::Status {
             table("IPv4", shared.flows4.len(), shared.flows4.capacity()),
             table("IPv6", shared.flows6.len(), shared.flows6.capacity()),
         ],
+        rules: rules(compiled),
         findings: compiled.findings.iter().map(ToString::to_string).chain(parts.findings).collect(),
         counters: counters(&shared.boards, parts.steer),
     }
@@ -109,6 +111,11 @@ fn worker_view(thread: &WorkerThread, boards: &[Board], now: Duration) -> view::
         heartbeat_age_ms: beat.map(|beat| now.saturating_sub(beat).as_millis() as u64),
         sockets: sockets.collect(),
     }
+}
+
+fn rules(compiled: &Compiled) -> Vec<view::Rule> {
+    let view = |(rule, state): (&Rule, &RuleState)| view::Rule { rule: rule.to_string(), matched: state.matched() };
+    compiled.snapshot.gates.rules.iter().map(view).collect()
 }
 
 fn service_view(service: &Service, compiled: &Compiled) -> view::Service {

@@ -3,6 +3,7 @@
 //! A [`Services`] is immutable. Control builds a new one for every change and swaps it whole; what must outlive a
 //! swap (connection counts, scheduler cursors) is shared by `Arc` from one to the next.
 
+mod access;
 mod client_address;
 mod counts;
 mod datagrams;
@@ -20,6 +21,7 @@ mod tcp_timestamps;
 mod thresholds;
 mod tunnel;
 
+pub use access::{Access, AccessLists};
 pub use client_address::{ClientAddress, ProxyVersion, Toa};
 pub use counts::{Activity, DestinationCounts, FlowTraffic, ServiceState};
 pub use datagrams::Datagrams;

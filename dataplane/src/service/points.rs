@@ -3,7 +3,7 @@
 //! Single addresses stand in a hash table. Longer ranges stand in sorted lists, one for each transport and port, so that a
 //! range costs one entry whatever its length. No two points of one table match the same packet by the same port.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceIndex};
@@ -15,6 +15,7 @@ type Hashed<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
 #[derive(Debug, Default)]
 pub(super) struct Points {
     exact: Hashed<ServiceKey, ServiceIndex>,
+    addresses: HashSet<IpAddr, foldhash::quality::RandomState>,
     // Sorted by the first address; they do not overlap.
     ranges: Hashed<(Protocol, NetPort), Vec<(AddressRange, ServiceIndex)>>,
     marks: Hashed<(Mark, AddressFamily), ServiceIndex>,
@@ -46,6 +47,12 @@ impl Points {
         range.contains(at.address).then_some(*index)
     }
 
+    /// Whether any point is at an address.
+    pub(super) fn has_address(&self, address: IpAddr) -> bool {
+        let holds = |list: &Vec<(AddressRange, ServiceIndex)>| list.iter().any(|(range, _)| range.contains(address));
+        self.addresses.contains(&address) || self.ranges.values().any(holds)
+    }
+
     /// Adds a point; false where another point matches some of the same packets.
     #[must_use]
     pub(super) fn add(&mut self, point: MatchPoint, index: ServiceIndex) -> bool {
@@ -53,6 +60,7 @@ impl Points {
             MatchPoint::Mark(mark, family) => self.marks.insert((mark, family), index).is_none(),
             MatchPoint::Addresses { protocol, range, port } if range.first == range.last => {
                 let at = Endpoint { address: range.first, port };
+                self.addresses.insert(range.first);
                 self.of_port(protocol, at).is_none() && self.exact.insert(ServiceKey { protocol, at }, index).is_none()
             }
             MatchPoint::Addresses { protocol, range, port } => self.add_range(protocol, range, port, index),

@@ -2,7 +2,9 @@
 //!
 //! Each field is of a feature with a file of its own; the default is what a service has that asks for nothing.
 
-use super::{ClientAddress, ConnectionLimits, Datagrams, ExpireReset, Ftp, MssClamp, Persistence, TcpTimestamps};
+use super::{
+    AccessLists, ClientAddress, ConnectionLimits, Datagrams, ExpireReset, Ftp, MssClamp, Persistence, TcpTimestamps,
+};
 use crate::syn_proxy::SynProxy;
 
 /// What a service asks for.
@@ -26,4 +28,6 @@ pub struct ServiceSettings {
     pub persistence: Option<Persistence>,
     /// Whether its connections are of FTP.
     pub ftp: Ftp,
+    /// From which sources it takes flows.
+    pub access: AccessLists,
 }

@@ -41,6 +41,11 @@ impl Services {
         Some((index, self.service(index)?))
     }
 
+    /// Whether a service stands at an address, by whatever transport and port.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.points.has_address(address)
+    }
+
     /// All services, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Service> {
         self.services.iter()

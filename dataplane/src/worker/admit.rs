@@ -2,6 +2,7 @@
 
 use super::carry;
 use super::egress::{self, Learnt};
+use super::gate;
 use super::pass::Keyed;
 use super::path::{self, Path};
 use super::{Context, Hands, ftp, fullnat, introduce, limits, mixed, persistence, reply, syn_proxy};
@@ -12,6 +13,7 @@ use crate::forward::icmp::ErrorKind;
 use crate::ident::{Endpoint, NetPort, Protocol};
 use crate::next_hop::Hop;
 use crate::port::Ports;
+use crate::rules::Judgement;
 use crate::sched::Arrival;
 use crate::service::{Datagrams, Destination, Method, Service};
 use crate::snapshot::StraySegments;
@@ -53,24 +55,30 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
 ) -> Option<Keyed<'h, F>> {
     let keyed = if context.snapshot.services.has_ftp() { ftp::expected(context, hands, keyed)? } else { keyed };
     let at = Endpoint { address: F::ip(keyed.key.destination), port: keyed.key.destination_port };
-    let found = context.snapshot.services.find(keyed.key.protocol, at).map(|(_, service)| service);
-    let Some(service) = found.or_else(|| ftp::related(context, &keyed)) else {
-        if context.snapshot.services.is_local(at) {
-            fullnat::stray(context, hands, keyed);
-        } else {
-            egress::to_kernel(context, hands, keyed.packet);
+    let (judgement, service) = gate::service(context, &keyed, at);
+    let Some(service) = service.or_else(|| ftp::related(context, &keyed)) else {
+        match gate::defended::<F>(context, keyed.key) {
+            _ if context.snapshot.services.is_local(at) => fullnat::stray(context, hands, keyed),
+            Some(reason) => hands.discard(context, keyed.packet.frame, reason),
+            None => egress::to_kernel(context, hands, keyed.packet),
         }
         return None;
     };
     if let Some(proxy) = &service.settings.syn_proxy
         && keyed.key.protocol == Protocol::Tcp
     {
+        // Whoever is not welcome gets no cookie either; rates are for those who bring one back.
+        if let Some(reason) = gate::unwelcome(&keyed, judgement, service).filter(|_| opens(context, hands, &keyed)) {
+            hands.discard(context, keyed.packet.frame, reason);
+            return None;
+        }
         return syn_proxy::admit(context, hands, keyed, service, proxy);
     }
     if !opens(context, hands, &keyed) {
         // The packet before it in the same burst may just have opened the flow.
         match F::table(context.shared).lookup(keyed.key) {
             Find::Hit { flow, direction } => return carry::packet_after_all(context, hands, keyed, flow, direction),
+            Find::Miss if judgement == Judgement::Denied => hands.discard(context, keyed.packet.frame, Drop::Denied),
             Find::Miss => stray(context, hands, keyed),
             Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
         }
@@ -112,6 +120,9 @@ fn is_scheduled_alone<F: Path>(keyed: &Keyed<'_, F>, service: &Service) -> bool 
 /// Sends a datagram where the scheduler says, and forgets it.
 #[inline(never)]
 fn once<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>, service: &Service) {
+    if let Some(reason) = gate::refusal(context, &keyed, service) {
+        return refuse(context, hands, keyed, reason);
+    }
     let Some(destination) = pick(context, &keyed, service) else {
         return refuse(context, hands, keyed, Drop::NoDestination);
     };
@@ -134,7 +145,7 @@ fn opens<F: Path, P: Ports>(context: Context<'_>, hands: &Hands<P>, keyed: &Keye
     let tcp = keyed.packet.headers.tcp;
     match (keyed.key.protocol, context.snapshot.policy.stray) {
         (Protocol::Tcp, _) if tcp.contains(TcpFlags::RST) => false,
-        (Protocol::Tcp, StraySegments::Reset) => tcp.contains(TcpFlags::SYN),
+        (Protocol::Tcp, StraySegments::Reset | StraySegments::Silence) => tcp.contains(TcpFlags::SYN),
         (Protocol::Tcp, StraySegments::Open) | (Protocol::Udp, _) => true,
         (Protocol::Sctp, _) => super::sctp::opens(context, hands, keyed),
     }
@@ -142,6 +153,9 @@ fn opens<F: Path, P: Ports>(context: Context<'_>, hands: &Hands<P>, keyed: &Keye
 
 /// A segment of a connection that nobody knows: the client learns it at once.
 pub(super) fn stray<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Keyed<'_, F>) {
+    if context.snapshot.policy.stray == StraySegments::Silence {
+        return hands.discard(context, keyed.packet.frame, Drop::DefendedTcp);
+    }
     let reason = match reply::reset(context, hands, &keyed.packet) {
         reply::Sent::Yes | reply::Sent::Unanswerable => Drop::NoFlow,
         reply::Sent::Limited => Drop::NoFlowLimited,
@@ -159,6 +173,9 @@ pub(super) fn open<'s, F: Path, P: Ports>(
     service: &'s Service,
     beginning: Option<&Beginning>,
 ) -> Result<Opened<'s>, Drop> {
+    if let Some(reason) = gate::refusal(context, keyed, service) {
+        return Err(reason);
+    }
     if let Some(settings) = &service.settings.persistence {
         return persistence::open(context, hands, keyed, (service, settings), beginning);
     }

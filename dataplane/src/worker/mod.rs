@@ -15,6 +15,7 @@ mod farewell;
 mod fragment;
 mod ftp;
 mod fullnat;
+mod gate;
 mod held;
 mod idle;
 mod introduce;

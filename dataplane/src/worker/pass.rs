@@ -7,11 +7,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use arrayvec::ArrayVec;
 
 use super::path::Path;
-use super::{Context, Hands, Packet, admit, carry, error, fragment, mixed, watch};
+use super::{Context, Hands, Packet, admit, carry, error, fragment, gate, mixed, watch};
 use crate::counters::{Drop, Event};
-use crate::flow::{Find, FlowKey, KeyHash, V4, V6};
+use crate::flow::{Direction, Find, FlowKey, KeyHash, V4, V6};
 use crate::ident::{PortIndex, Protocol};
 use crate::port::{BURST, Burst, ChecksumMode, Frame, Ports};
+use crate::rules::Scope;
+use crate::snapshot::Defended;
 use crate::wire::{self, Fragment, Headers, IpVersion, Settled, checksum};
 
 /// How often a packet is admitted while other workers end the flows that it gets.
@@ -126,6 +128,9 @@ fn sort<P: Ports>(
         Ok(headers) => headers,
         Err(reason) => return hands.discard(context, frame, reason),
     };
+    if headers.fragment != Fragment::Whole && context.snapshot.policy.defence.fragments == Defended::On {
+        return hands.discard(context, frame, Drop::DefendedFragment);
+    }
     let keys = Keys::of(&headers, bytes);
     let is_loopback = match &keys {
         Keys::V4(key) => key.source.is_loopback() || key.destination.is_loopback(),
@@ -205,6 +210,12 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
         };
         let keyed = Keyed::<F> { packet: Packet { frame, headers, port }, key };
         let flowless = match table.find(keyed.key, probe) {
+            Find::Hit { direction: Direction::Forward, .. }
+                if context.snapshot.gates.scope == Scope::Established && gate::denies::<F>(context, keyed.key) =>
+            {
+                hands.discard(context, keyed.packet.frame, Drop::Denied);
+                None
+            }
             Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
             Find::Miss => Some(keyed),
             Find::Unsettled => {

@@ -17,10 +17,11 @@ use dataplane::ident::{Endpoint, MacAddr, NetPort, PortIndex, Protocol, ServiceK
 use dataplane::next_hop::{Egress, Exit, Hop, Link, NextHops, NextHopsBuilder};
 use dataplane::port::{ChecksumMode, MemoryPorts};
 use dataplane::rss::Rss;
+use dataplane::rules::Gates;
 use dataplane::sched::SchedulerKind;
 use dataplane::service::{
-    Destination, DestinationCounts, DestinationSlot, Local, LocalPair, LocalPorts, Method, PairKey, ServerLocals,
-    ServiceSettings, ServiceSpec, ServicesBuilder, Tunnel,
+    Destination, DestinationCounts, DestinationSlot, Local, LocalPair, LocalPorts, MatchPoint, Method, PairKey,
+    ServerLocals, ServiceName, ServiceSettings, ServiceSpec, ServicesBuilder, Tunnel,
 };
 use dataplane::snapshot::{KernelPort, Policy, PortSettings, Snapshot};
 use dataplane::worker::{Board, Shared, Worker};
@@ -64,6 +65,9 @@ pub struct Setup {
     pub policy: Policy,
     /// What every service asks for.
     pub settings: ServiceSettings,
+    pub gates: Gates,
+    /// A service of IPv4 that is found by these, every port, on the servers of the first; it takes their numbers over.
+    pub points: Vec<MatchPoint>,
     pub generation: u16,
     pub router: [u8; 6],
     /// So many servers at the end of each list were removed and drain.
@@ -93,6 +97,8 @@ impl Setup {
             checksum: ChecksumMode::Offload,
             policy: Policy { replies_per_second: 1000, ..Policy::default() },
             settings: ServiceSettings::default(),
+            gates: Gates::default(),
+            points: Vec::new(),
             generation: 1,
             router: ROUTER_MAC,
             draining: 0,
@@ -134,7 +140,16 @@ impl Setup {
             let spec = ServiceSpec::new(key, self.scheduler, list);
             services.add(ServiceSpec { draining, settings: self.settings.clone(), ..spec }).unwrap();
         }
+        if !self.points.is_empty() {
+            let servers = self.servers4.iter().enumerate();
+            let list = servers.map(|(n, (at, weight))| self.destination(n as u32, at, *weight, 0, counts)).collect();
+            let name = ServiceName::Group { name: "many".into(), protocol: Protocol::Tcp };
+            let spec = ServiceSpec::new(name, self.scheduler, list);
+            let settings = self.settings.clone();
+            services.add(ServiceSpec { points: self.points.clone(), settings, ..spec }).unwrap();
+        }
         Snapshot {
+            gates: self.gates.clone(),
             services: Arc::new(services.build()),
             hops: Arc::new(self.hops(slot)),
             ports: self.ports(),

@@ -456,6 +456,8 @@ const VIRTUAL_SERVER: &[Group] = &[
         "flag-3",
         "ip_family",
         "ops",
+        "blocklist",
+        "allowlist",
         // Refused rather than ignored: without them packets would go another way than the file says.
         "laddr_group_name",
     ]),
@@ -582,6 +584,8 @@ const DATAPLANE: &[Group] = &[
         "conn_reuse_mode",
     ]),
     used(&["sloppy_sctp"]),
+    used(&["defence_tcp_drop", "defence_udp_drop", "defence_frag_drop", "deny_established", "source_rate"]),
+    used_block(Lines, &["rules"]),
     used_block(Context::DataplaneInterface, &["interface"]),
     used_block(Context::DataplaneTimeouts, &["timeouts"]),
 ];
