@@ -6,6 +6,7 @@ pub mod compile;
 pub mod config;
 #[cfg(feature = "afxdp")]
 pub mod director;
+pub mod doctor;
 pub mod error;
 #[cfg(feature = "afxdp")]
 pub mod guard;

@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::doctor;
 use crate::config::{self, Config, Diagnostics, LoadOptions, Loaded};
+use crate::doctor::{Item, firewall};
 
 /// Where the block `dataplane` may stand on its own.
 const DATAPLANE_FILE: &str = "/etc/sluice/dataplane.conf";
@@ -19,6 +21,9 @@ pub struct CheckArgs {
     /// Configuration files, read one after the other as one configuration
     #[arg(value_name = "FILE", required = true)]
     pub files: Vec<PathBuf>,
+    /// Also look for rules of this host's firewall that would no longer meet packets of the services
+    #[arg(long)]
+    pub host: bool,
     /// How to print what is found
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,
@@ -47,9 +52,11 @@ pub fn run(args: &CheckArgs) -> ExitCode {
         ..LoadOptions::default()
     };
     let loaded = config::load(&args.files, &options);
+    let firewall = loaded.config.as_ref().filter(|_| args.host);
+    let firewall = firewall.map(|config| firewall::examine(config, &firewall::gather())).unwrap_or_default();
     let written = match args.format {
-        Format::Text => write_text(&loaded),
-        Format::Json => write_json(&loaded),
+        Format::Text => write_text(&loaded, &firewall),
+        Format::Json => write_json(&loaded, args.host.then_some(&firewall)),
     };
     match (&loaded.config, written) {
         (Some(_), Ok(())) => ExitCode::SUCCESS,
@@ -63,19 +70,20 @@ pub fn host_id() -> String {
     name.trim().split('.').next().unwrap_or_default().to_owned()
 }
 
-fn write_text(loaded: &Loaded) -> io::Result<()> {
+fn write_text(loaded: &Loaded, firewall: &[Item]) -> io::Result<()> {
     let stderr = io::stderr();
     let fancy = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let diagnostics = &loaded.diagnostics;
     let findings = if fancy { diagnostics.render_fancy() } else { diagnostics.render_plain() };
     stderr.lock().write_all(findings.as_bytes())?;
+    stderr.lock().write_all(doctor::page(firewall).as_bytes())?;
     writeln!(io::stdout(), "{}", summary(loaded))
 }
 
-fn write_json(loaded: &Loaded) -> io::Result<()> {
+fn write_json(loaded: &Loaded, firewall: Option<&Vec<Item>>) -> io::Result<()> {
     let diagnostics = &loaded.diagnostics;
     let (services, servers) = counts(loaded.config.as_ref());
-    let object = serde_json::json!({
+    let mut object = serde_json::json!({
         "ok": loaded.config.is_some(),
         "summary": {
             "virtual_servers": services,
@@ -85,6 +93,9 @@ fn write_json(loaded: &Loaded) -> io::Result<()> {
         },
         "diagnostics": diagnostics.to_json(),
     });
+    if let Some(firewall) = firewall {
+        object["firewall"] = serde_json::json!(firewall);
+    }
     writeln!(io::stdout(), "{object:#}")
 }
 

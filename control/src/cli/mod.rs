@@ -6,6 +6,7 @@ mod capture;
 pub mod check;
 #[cfg(feature = "afxdp")]
 mod cleanup;
+mod doctor;
 mod output;
 mod reload;
 pub mod replay;
@@ -27,6 +28,7 @@ pub const NO_DIRECTOR: u8 = 3;
 const EXAMPLES: &str = "\
 Examples:
   sluice check /etc/keepalived/keepalived.conf     what is wrong with a configuration, all at once
+  sluice doctor -f /etc/keepalived/keepalived.conf what on this machine is in the way: firewall rules, privilege, MTU …
   sluice run -f /etc/keepalived/keepalived.conf    run the director in the foreground (under systemd: Type=notify)
   sluice status                                    services, servers, workers, ports, drops and their reasons
   sluice reload                                    read the configuration again; also: kill -HUP
@@ -52,6 +54,8 @@ enum Command {
     Run(run::RunArguments),
     /// Say everything that is wrong with configuration files; nothing is changed
     Check(check::CheckArgs),
+    /// Say what on this machine is in a director's way: privilege, kernel, interfaces, firewall rules; nothing is changed
+    Doctor(doctor::DoctorArgs),
     /// Show what the running director does
     Status(status::StatusArguments),
     /// Let the running director read its configuration again, whole or not at all
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "afxdp")]
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Trace(arguments) => trace::run(&arguments),
