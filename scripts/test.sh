@@ -149,6 +149,7 @@ lab_steps() {
   run lab-trace 5 "$TESTS/lab-trace.sh"
   run lab-ftp 5 "$TESTS/lab-ftp.sh"
   run lab-persistence 5 "$TESTS/lab-persistence.sh"
+  run lab-rules 5 "$TESTS/lab-rules.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
 }
 

@@ -6,9 +6,10 @@ set -euo pipefail
 . "$(dirname "$0")/lab.bash"
 
 for file in "$SLUICE_ROOT"/configs/*.conf; do
+  # nat-rules.conf is for the network of nat.
   mode=$(basename "$file" .conf)
   # The network that a file is for has its name, but for what is built on another mode's.
-  case $mode in synproxy | persistence) topology=nat ;; *) topology=$mode ;; esac
+  case $mode in synproxy | persistence | nat-rules) topology=nat ;; *) topology=$mode ;; esac
   "$SLUICE_BIN" check "$file"
   [ "$mode" != ftp ] || continue # it has no web service: lab-ftp.sh runs it
   lab up "$topology"

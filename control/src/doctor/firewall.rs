@@ -155,8 +155,7 @@ fn name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
-        #[allow(unreachable_patterns, reason = "transports that are yet to come")]
-        _ => "sctp",
+        Protocol::Sctp => "sctp",
     }
 }
 
