@@ -141,6 +141,7 @@ lab_steps() {
     run "lab-synproxy-$queues-queues" 20 "$TESTS/lab-synproxy.sh" $queues $size $least
   done
   run lab-tunnel 5 "$TESTS/lab-tunnel.sh"
+  run lab-limits 5 "$TESTS/lab-limits.sh"
   run lab-toobig 5 "$TESTS/lab-toobig.sh"
   for queues in 1 2; do
     run "lab-client-address-$queues-queues" 5 "$TESTS/lab-client-address.sh" $queues
@@ -154,7 +155,7 @@ lab_steps() {
 }
 
 long_steps() {
-  run vm-ipvs-sequences 20 "$TESTS/vm-sequences.sh"
+  run vm-ipvs-sequences 30 "$TESTS/vm-sequences.sh"
   run vm-packets 20 "$TESTS/vm-packets.sh"
   run vm-bond 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/bond.sh" "$SLUICE_ROOT" "$SLUICE_BIN"
   run vm-sctp 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/sctp.sh" "$SLUICE_BIN"
