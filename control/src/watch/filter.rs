@@ -1,12 +1,14 @@
 //! The language of filters: `tcp and host 192.0.2.1 and port 80`, `drop no_flow or drop table_full`.
 //!
-//!     filter    = [ any ]
-//!     any       = all { "or" all }
-//!     all       = one { "and" one }
-//!     one       = "not" one | "(" any ")" | condition
-//!     condition = "ip" | "ip6" | "tcp" | "udp" | "sctp" | "icmp" | "fragment" | "syn" | "ack" | "fin" | "rst"
-//!               | [ "src" | "dst" ] ( "host" ADDRESS | "net" PREFIX | "port" NUMBER [ "-" NUMBER ] )
-//!               | "dev" NAME | "drop" [ REASON ]
+//! ```text
+//! filter    = [ any ]
+//! any       = all { "or" all }
+//! all       = one { "and" one }
+//! one       = "not" one | "(" any ")" | condition
+//! condition = "ip" | "ip6" | "tcp" | "udp" | "sctp" | "icmp" | "fragment" | "syn" | "ack" | "fin" | "rst"
+//!           | [ "src" | "dst" ] ( "host" ADDRESS | "net" PREFIX | "port" NUMBER [ "-" NUMBER ] )
+//!           | "dev" NAME | "drop" [ REASON ]
+//! ```
 //!
 //! Addresses and ports are those of the packet as it came, or of the other side of its flow: a filter on the VIP shows
 //! the servers' answers too.
