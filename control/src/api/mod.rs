@@ -1,7 +1,7 @@
 //! The API: HTTP and JSON on a Unix socket that only its owner may open.
 //!
 //! `GET /v1/status`, `GET /v1/services`, `GET /v1/counters`, `POST /v1/reload`; `POST /v1/trace` and `POST /v1/capture`
-//! with a [`watch::Order`], whose answers go on until somebody ends them. Each request becomes a [`Request`] to the
+//! with an [`Order`], whose answers go on until somebody ends them. Each request becomes a [`Request`] to the
 //! control loop, which alone knows the answer; so handlers share no state with it.
 
 pub mod client;

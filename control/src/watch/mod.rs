@@ -37,7 +37,7 @@ const CAPTURE_RATE: u32 = 50_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Order {
-    /// Which packets, in the language of [`filter`]; empty for all.
+    /// Which packets, in the language of `filter.rs`; empty for all.
     pub filter: String,
     /// After how many packets (trace) or frames (capture) the stream ends.
     pub count: Option<u64>,

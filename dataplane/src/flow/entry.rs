@@ -18,9 +18,9 @@ pub mod flag {
     pub const EMBRYONIC: u16 = 1 << 15;
     /// The flow has an extension record: set by the table when it is inserted with one.
     pub const EXTENDED: u16 = 1 << 14;
-    /// Not a flow but a rule for flows to come: no packet has its keys. See [`Rule`](super::Rule), its state.
+    /// Not a flow but a rule for flows to come: no packet has its keys. See `Rule`, its state.
     pub const TEMPLATE: u16 = 1 << 13;
-    /// The flow hangs on a template, which counts it: [`NewFlow::controller`].
+    /// The flow hangs on a template, which counts it: `NewFlow::controller`.
     pub const CONTROLLED: u16 = 1 << 12;
     /// A client was answered by the SYN proxy, and its server has not answered yet.
     pub const SYN_PROXY: u16 = 1 << 11;

@@ -7,7 +7,7 @@ use crate::forward::segment;
 use crate::ident::Endpoint;
 use crate::wire::{Headers, IpVersion, TcpFlags, TcpOption, TcpOptions, ipv6, tcp};
 
-/// The longest packet that [`write`] writes, in bytes: IPv6, TCP and the options of a SYN.
+/// The longest packet that [`write()`] writes, in bytes: IPv6, TCP and the options of a SYN.
 pub const LONGEST: usize = ipv6::LENGTH + tcp::LENGTH + OPTIONS;
 /// Room for all options of a SYN.
 const OPTIONS: usize = 20;
