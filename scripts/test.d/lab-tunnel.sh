@@ -24,13 +24,14 @@ check_form() {
 capture_start() {
   rm -f "$WORK/rs1.pcapng"
   lab start capture rs1 tshark -q -i eth0 -s 0 -w "$WORK/rs1.pcapng"
-  wait_until 10 test -s "$WORK/rs1.pcapng"
+  wait_until 20 grep -q 'Capturing on' "$LAB/capture.log" || fail "tshark does not start: $(cat "$LAB/capture.log")"
 }
 
 # None malformed, no wrong checksum. tshark does not know GUE, so of that it sees the outer headers only; what is
 # inside the server's end of the tunnel looks at.
 capture_check() { # FORM FILTER
   local wrong tunnelled
+  sleep 1 # what is in tshark's buffers has to reach the file
   lab stop capture
   tunnelled=$(look -Y "$2" | wc -l)
   [ "$tunnelled" -gt 150 ] || fail "only $tunnelled packets by $1 reached rs1"
