@@ -6,7 +6,6 @@ set -euo pipefail
 . "$(dirname "$0")/lab.bash"
 
 for file in "$SLUICE_ROOT"/configs/*.conf; do
-  # nat-rules.conf is for the network of nat.
   mode=$(basename "$file" .conf)
   # The network that a file is for has its name, but for what is built on another mode's.
   case $mode in synproxy | persistence | nat-rules) topology=nat ;; *) topology=$mode ;; esac

@@ -19,7 +19,7 @@ use crate::ident::{PortIndex, Protocol};
 use crate::next_hop::{Hop, HopIndex};
 use crate::port::Ports;
 use crate::service::{Destination, DestinationSlot, Method};
-use crate::state::{TcpState, View};
+use crate::state::TcpState;
 use crate::wire::{Fragment, TcpFlags};
 
 /// How often a flow's state is moved on while other workers move it too.
@@ -239,11 +239,7 @@ fn advance<F: Path>(
 ) -> bool {
     let timeouts = &context.snapshot.policy.timeouts;
     let (protocol, tcp) = (keyed.key.protocol, keyed.packet.headers.tcp);
-    let view = match direction {
-        Direction::Reverse => View::Output,
-        Direction::Forward if entry.is_two_way() => View::Input,
-        Direction::Forward => View::InputOnly,
-    };
+    let view = path::view(entry, direction);
     for _ in 0..TRANSITIONS {
         let seen = entry.state();
         if !seen.is_live() {

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Hands, Shared};
-use crate::flow::{Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6};
+use crate::flow::{Direction, Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6};
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
 use crate::forward::plain;
 use crate::ident::Protocol;
-use crate::state::{Activity, SctpState, TcpState};
+use crate::state::{Activity, SctpState, TcpState, View};
 use crate::wire::Headers;
 
 /// The path of one family.
@@ -181,6 +181,16 @@ pub(super) const fn addressed<A: Copy>(key: &FlowKey<A>) -> Rewrite<A> {
         source_port: key.source_port,
         destination: key.destination,
         destination_port: key.destination_port,
+    }
+}
+
+/// Which side a flow's packet shows to its state table.
+#[inline]
+pub(super) fn view<F: Family>(entry: &FlowEntry<F>, direction: Direction) -> View {
+    match direction {
+        Direction::Reverse => View::Output,
+        Direction::Forward if entry.is_two_way() => View::Input,
+        Direction::Forward => View::InputOnly,
     }
 }
 

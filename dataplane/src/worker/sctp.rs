@@ -2,13 +2,13 @@
 
 use super::carry;
 use super::pass::Keyed;
-use super::path::Path;
+use super::path::{self, Path};
 use super::{Context, Hands};
 use crate::flow::{Direction, FlowEntry, FlowRef, flag};
 use crate::port::Ports;
 use crate::service::Destination;
 use crate::snapshot::StraySctp;
-use crate::state::{SctpState, View};
+use crate::state::SctpState;
 use crate::wire::SctpEvent;
 
 /// How often a flow's state is moved on while other workers move it too.
@@ -33,11 +33,7 @@ pub(super) fn advance<F: Path, P: Ports>(
     keyed: &Keyed<'_, F>,
 ) -> bool {
     let event = event(hands, keyed);
-    let view = match direction {
-        Direction::Reverse => View::Output,
-        Direction::Forward if entry.is_two_way() => View::Input,
-        Direction::Forward => View::InputOnly,
-    };
+    let view = path::view(entry, direction);
     for _ in 0..TRANSITIONS {
         let seen = entry.state();
         if !seen.is_live() {
