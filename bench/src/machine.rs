@@ -7,20 +7,20 @@ use serde::Serialize;
 
 /// The machine and the code.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// The processor's name and how many of its cores there are.
-    pub(crate) cpu: String,
+    pub cpu: String,
     /// The kernel's release.
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// The commit of the source tree; `+` where it was changed since.
-    pub(crate) commit: String,
+    pub commit: String,
     /// Whether the kernel gives huge pages: `always`, `madvise` or `never`.
-    pub(crate) huge_pages: String,
+    pub huge_pages: String,
 }
 
 impl Machine {
     /// This machine.
-    pub(crate) fn here() -> Self {
+    pub fn here() -> Self {
         // Not the thread's own count: it may be pinned to one.
         let cores = read("/proc/cpuinfo").lines().filter(|line| line.starts_with("processor")).count();
         Self {
@@ -60,19 +60,19 @@ fn read(path: &str) -> String {
 
 /// How much else ran while something was measured.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Quiet {
+pub struct Quiet {
     preemptions: u64,
     stolen: u64,
 }
 
 impl Quiet {
     /// Begins to watch the calling thread.
-    pub(crate) fn watch() -> Self {
+    pub fn watch() -> Self {
         Self { preemptions: preemptions(), stolen: stolen() }
     }
 
     /// What disturbed the thread since, in words for a warning.
-    pub(crate) fn disturbance(&self, seconds: f64) -> Option<String> {
+    pub fn disturbance(&self, seconds: f64) -> Option<String> {
         let preemptions = preemptions().saturating_sub(self.preemptions);
         let stolen = stolen().saturating_sub(self.stolen);
         // A timer or kernel thread now and then is ordinary; fifty a second is another program on the core.

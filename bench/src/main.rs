@@ -7,7 +7,6 @@ mod checked;
 mod error;
 mod limit;
 mod loop_ports;
-mod machine;
 mod measure;
 mod new_flow;
 mod packets;
@@ -24,6 +23,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::ident::Protocol;
 use dataplane::service::Method;
 use serde::Serialize;
+use sluice_bench::machine;
 
 use error::BenchError;
 use loop_ports::LoopPorts;
