@@ -347,7 +347,7 @@ fn a_syn_and_its_data_in_one_burst_belong_together() {
     for flags in ["S", "A", "PA"] {
         assert!(worker.ports_mut().inject(FRONT, &from_client(CLIENT4, VIP4, flags, b"").bytes()));
     }
-    assert_eq!(worker.turn(director.now), 3);
+    assert_eq!(director.turn(0), 3);
     assert_eq!(director.sent().len(), 3);
     assert_eq!(director.drops(), []);
 }
@@ -458,7 +458,7 @@ fn a_worker_that_slept_makes_up_for_it() {
         director.pass(FRONT, &tcp(ROUTER_MAC, FRONT_MAC, (CLIENT4, 1024 + n), (VIP4, 80), "S", b"").bytes());
     }
     director.now += std::time::Duration::from_secs(61);
-    director.workers[0].turn(director.now);
+    director.turn(0);
     assert_eq!(director.event_count(Event::FlowExpired), 500);
 }
 

@@ -53,8 +53,7 @@ fn a_fragment_waits_at_one_worker_for_the_first_at_another() {
         let fragments = request(client, vip);
         assert!(director.pass_by(1, FRONT, &fragments[1]).is_empty());
         assert_eq!(director.pass_by(0, FRONT, &fragments[0]).len(), 1);
-        let now = director.now;
-        director.workers[1].turn(now);
+        director.turn(1);
         let sent = director.sent();
         assert_eq!(sent.len(), 1);
         assert_eq!(sent[0].0, BACK);
@@ -67,8 +66,7 @@ fn a_fragment_whose_first_never_comes_is_dropped_in_a_second() {
         let mut director = Director::new(&Setup::new(Method::Nat));
         assert!(director.pass(FRONT, &request(client, vip)[1]).is_empty());
         director.now += Duration::from_millis(990);
-        let now = director.now;
-        director.workers[0].turn(now);
+        director.turn(0);
         assert_eq!(waiting(&director), 1);
         director.wait(1);
         assert_eq!((waiting(&director), director.drops()), (0, vec![("fragment_unknown", 1)]));

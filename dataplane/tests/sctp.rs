@@ -80,7 +80,7 @@ fn director(setup: &Setup) -> Director {
         let list = tcp.destinations.clone();
         services.add(ServiceSpec::new(key(Protocol::Sctp), setup.scheduler, list)).unwrap();
     }
-    director.shared.snapshot.store(Arc::new(Snapshot { services: Arc::new(services.build()), ..snapshot }));
+    director.swap(Snapshot { services: Arc::new(services.build()), ..snapshot });
     director
 }
 

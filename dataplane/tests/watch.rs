@@ -23,7 +23,7 @@ fn watching(setup: &Setup, filter: Filter, scope: Scope) -> (Director, Arc<Watch
     let watch = Arc::new(Watch::new(filter, scope, 1000));
     let mut snapshot = setup.snapshot(&director.counts);
     snapshot.watch = Some(Arc::clone(&watch));
-    director.shared.snapshot.store(Arc::new(snapshot));
+    director.swap(snapshot);
     (director, watch)
 }
 

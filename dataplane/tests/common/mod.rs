@@ -3,7 +3,9 @@
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used, clippy::panic, missing_docs)]
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
+pub mod allocation;
 pub mod packet;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -277,6 +279,8 @@ pub struct Director {
     pub workers: Vec<Worker<MemoryPorts>>,
     pub counts: Vec<Arc<DestinationCounts>>,
     pub now: Duration,
+    // As control does, so that no worker is the last to have one, and frees it.
+    snapshots: Mutex<Vec<Arc<Snapshot>>>,
 }
 
 impl Director {
@@ -297,12 +301,23 @@ impl Director {
         let workers = (0..workers)
             .map(|n| Worker::new(WorkerIndex(n as u8), Arc::clone(&shared), MemoryPorts::new(3, FRAMES), now).unwrap())
             .collect();
-        Self { shared, workers, counts, now }
+        Self { shared, workers, counts, now, snapshots: Mutex::default() }
     }
 
     /// Swaps the snapshot, as control does.
     pub fn publish(&self, setup: &Setup) {
-        self.shared.snapshot.store(Arc::new(setup.snapshot(&self.counts)));
+        self.swap(setup.snapshot(&self.counts));
+    }
+
+    pub fn swap(&self, snapshot: Snapshot) {
+        let old = self.shared.snapshot.swap(Arc::new(snapshot));
+        self.snapshots.lock().unwrap().push(old);
+    }
+
+    /// A turn of a worker, which must not call the allocator.
+    pub fn turn(&mut self, worker: usize) -> usize {
+        let (worker, now) = (&mut self.workers[worker], self.now);
+        allocation::none(|| worker.turn(now))
     }
 
     /// Gives the first worker one frame and returns what leaves: (port, frame).
@@ -311,9 +326,8 @@ impl Director {
     }
 
     pub fn pass_by(&mut self, worker: usize, port: PortIndex, frame: &[u8]) -> Vec<(PortIndex, Vec<u8>)> {
-        let worker = &mut self.workers[worker];
-        assert!(worker.ports_mut().inject(port, frame));
-        assert_eq!(worker.turn(self.now), 1);
+        assert!(self.workers[worker].ports_mut().inject(port, frame));
+        assert_eq!(self.turn(worker), 1);
         self.sent()
     }
 
@@ -363,9 +377,9 @@ impl Director {
     /// Lets time pass, in steps in which every entry is swept.
     pub fn wait(&mut self, seconds: u64) {
         self.now += Duration::from_secs(seconds);
-        for worker in &mut self.workers {
+        for worker in 0..self.workers.len() {
             for _ in 0..1000 {
-                worker.turn(self.now);
+                self.turn(worker);
             }
         }
     }

@@ -185,8 +185,8 @@ impl Net {
             }
         }
         // What another worker holds goes out at its next turn.
-        for worker in &mut self.director.workers {
-            worker.turn(now);
+        for worker in 0..self.director.workers.len() {
+            self.director.turn(worker);
         }
         let out = self.director.sent();
         self.deliver(out);
