@@ -40,7 +40,7 @@ PACKAGES_BUILD='clang:clang llvm:llvm-strip gcc:gcc make:make m4:m4 pkg-config:p
 PACKAGES_LAB='iproute2:ip ethtool:ethtool nginx-light:nginx curl:curl iperf3:iperf3 tshark:tshark
   dnsutils:dig procps:pgrep python3:/usr/bin/python3 socat:socat jq:jq nftables:nft util-linux:setsid'
 PACKAGES_FTP='vsftpd:vsftpd'
-PACKAGES_CHECK='shellcheck:shellcheck'
+PACKAGES_CHECK='shellcheck:shellcheck strace:strace'
 PACKAGES_VM='qemu-system-x86:qemu-system-x86_64 busybox-static:busybox kmod:depmod cpio:cpio
   ipvsadm:ipvsadm iproute2:ip procps:sysctl python3:/usr/bin/python3'
 export PACKAGES_BUILD PACKAGES_LAB PACKAGES_FTP PACKAGES_CHECK PACKAGES_VM

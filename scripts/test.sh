@@ -148,6 +148,7 @@ lab_steps() {
   done
   run lab-local 5 "$TESTS/lab-local.sh"
   run lab-trace 5 "$TESTS/lab-trace.sh"
+  run lab-syscalls 5 "$TESTS/lab-syscalls.sh"
   run lab-ftp 5 "$TESTS/lab-ftp.sh"
   run lab-persistence 5 "$TESTS/lab-persistence.sh"
   run lab-rules 5 "$TESTS/lab-rules.sh"
