@@ -33,6 +33,11 @@ impl Interface {
         let index = sys::interface_index(&CString::new(name).ok()?)?;
         Some(Self { name: name.to_owned(), index })
     }
+
+    /// Its MTU in bytes. Fails when the interface is gone, or this thread in another network namespace.
+    pub fn mtu(&self) -> io::Result<u32> {
+        sys::interface_mtu(&self.name)
+    }
 }
 
 /// Where in the kernel the program runs.

@@ -21,26 +21,52 @@ pub enum Idle {
 
 /// Empty turns after which an adaptive worker sleeps: some hundred microseconds.
 const PATIENCE: u32 = 1000;
-/// The longest sleep: expiry and the heartbeat go on.
-const NAP: Duration = Duration::from_millis(100);
 /// The longest sleep while packets wait in hand for something that another worker does.
 const DOZE: Duration = Duration::from_millis(1);
 
-impl<P: Ports> Worker<P> {
-    /// Turns until `stop` is set; then sends what is queued and gives the ports back.
-    pub fn run(mut self, stop: &AtomicBool, idle: Idle) -> P {
-        let patience = match idle {
+/// How many turns in a row were empty, and how many more may be before it is time to sleep.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    limit: u32,
+    empty: u32,
+}
+
+impl Patience {
+    /// The longest sleep: expiry and the heartbeat go on.
+    pub const NAP: Duration = Duration::from_millis(100);
+
+    /// The patience of a worker that idles so.
+    pub const fn of(idle: Idle) -> Self {
+        let limit = match idle {
             Idle::Busy => u32::MAX,
             Idle::Adaptive => PATIENCE,
             Idle::Sleep => 0,
         };
-        let mut empty = 0;
+        Self { limit, empty: 0 }
+    }
+
+    /// Whether to sleep now, after a turn that took so many frames.
+    #[inline]
+    pub fn is_over(&mut self, taken: usize) -> bool {
+        self.empty = if taken > 0 { 0 } else { self.empty.saturating_add(1) };
+        if self.empty > self.limit {
+            return true;
+        }
+        if self.empty > 0 {
+            std::hint::spin_loop();
+        }
+        false
+    }
+}
+
+impl<P: Ports> Worker<P> {
+    /// Turns until `stop` is set; then sends what is queued and gives the ports back.
+    pub fn run(mut self, stop: &AtomicBool, idle: Idle) -> P {
+        let mut patience = Patience::of(idle);
         while !stop.load(Ordering::Relaxed) {
-            empty = if self.turn(clock::since_boot()) > 0 { 0 } else { u32::saturating_add(empty, 1) };
-            if empty > patience {
+            let taken = self.turn(clock::since_boot());
+            if patience.is_over(taken) {
                 self.nap();
-            } else if empty > 0 {
-                std::hint::spin_loop();
             }
         }
         self.abandon_held();
@@ -54,8 +80,25 @@ impl<P: Ports> Worker<P> {
     fn nap(&mut self) {
         self.shared.flows4.offline(&mut self.hands.flows4);
         self.shared.flows6.offline(&mut self.hands.flows6);
-        self.hands.ports.wait(if self.holds() { DOZE } else { NAP });
+        self.hands.ports.wait(if self.holds() { DOZE } else { Patience::NAP });
         self.shared.flows4.online(&mut self.hands.flows4);
         self.shared.flows6.online(&mut self.hands.flows6);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_after_empty_turns_in_a_row_only() {
+        assert!(Patience::of(Idle::Sleep).is_over(0));
+        assert!(!Patience::of(Idle::Sleep).is_over(1));
+        let mut adaptive = Patience::of(Idle::Adaptive);
+        assert!((0..PATIENCE).all(|_| !adaptive.is_over(0)));
+        assert!(!adaptive.is_over(1), "a frame came");
+        assert!((0..PATIENCE).all(|_| !adaptive.is_over(0)));
+        assert!(adaptive.is_over(0));
+        assert!((0..10 * PATIENCE).all(|_| !Patience::of(Idle::Busy).is_over(0)));
     }
 }

@@ -41,7 +41,7 @@ use arc_swap::ArcSwap;
 use crossbeam::queue::ArrayQueue;
 
 pub use board::Board;
-pub use idle::Idle;
+pub use idle::{Idle, Patience};
 
 use crate::clock::Tick;
 use crate::counters::{Drop, Event, WorkerCounters};
