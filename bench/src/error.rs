@@ -23,6 +23,10 @@ pub(crate) enum BenchError {
     Frame(#[from] BadFrame),
     #[error("core {core} is not among this machine's {cores}; choose others with --core")]
     NoCore { core: usize, cores: usize },
+    #[error("in DR and TUN no reply comes back through the director; measure --direction request")]
+    OneWay,
+    #[error("in DR and TUN there is no SYN proxy; measure --mode nat or --mode fullnat")]
+    NoProxy,
     #[error("worker {0} could not be registered")]
     NoWorker(usize),
     #[error("{what}: {expected} expected, {found} found{drops}")]

@@ -8,10 +8,13 @@ use std::io;
 use dataplane::port::BURST;
 use memmap2::{Advice, MmapMut, MmapOptions};
 
+use crate::loop_ports::random;
 use crate::packets::Family;
 use crate::sys::prefetch;
 
 const LINE: usize = 64;
+/// How full the flow table's index is when the table is, in per cent.
+pub(crate) const INDEX_LOAD: u64 = 50;
 
 /// Memory shaped like a flow table.
 #[derive(Debug)]
@@ -23,14 +26,14 @@ pub(crate) struct Limit {
 }
 
 impl Limit {
-    /// Memory for `flows` flows of a family, with an index as the flow table's: two keys each, 8 to a line, 65 % full.
+    /// Memory for `flows` flows of a family, with an index as the flow table's: two keys each, 8 to a line.
     ///
     /// # Errors
     /// When the memory cannot be had.
     pub(crate) fn new(family: Family, flows: u32) -> io::Result<Self> {
         let lines_per_flow = if family == Family::V4 { 1 } else { 2 };
         let keys = 2 * u64::from(flows);
-        let buckets = (keys * 100).div_ceil(65 * 8) as usize;
+        let buckets = (keys * 100).div_ceil(INDEX_LOAD * 8) as usize;
         Ok(Self {
             buckets: map(buckets * LINE)?,
             flows: map(flows as usize * lines_per_flow * LINE)?,
@@ -80,12 +83,6 @@ fn map(bytes: usize) -> io::Result<MmapMut> {
     Ok(map)
 }
 
-#[inline]
-fn random(state: &mut u64, range: usize) -> usize {
-    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (((*state >> 32) * range as u64) >> 32) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,7 +90,7 @@ mod tests {
     #[test]
     fn it_touches_all_of_memory_shaped_like_the_table() {
         let mut limit = Limit::new(Family::V6, 100).unwrap();
-        assert_eq!(limit.buckets.len(), 39 * LINE);
+        assert_eq!(limit.buckets.len(), 50 * LINE);
         assert_eq!(limit.flows.len(), 200 * LINE);
         for _ in 0..100 {
             assert_eq!(limit.turn(), BURST);

@@ -3,12 +3,13 @@
 //! What they still cost (taking a frame, writing its headers, giving it back) is measured alone by the same loop and
 //! printed beside every result. Frames are reused last in, first out, as a memory port's stay in the cache.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::ident::PortIndex;
 use dataplane::port::{BURST, Burst, Frame, FramePool, Ports};
 
-use crate::packets::Template;
+use crate::packets::{Family, Peer, Template};
 
 /// The port that clients are on.
 pub(crate) const CLIENTS: PortIndex = PortIndex(0);
@@ -18,56 +19,132 @@ pub(crate) const SERVERS: PortIndex = PortIndex(1);
 /// Distance of frames in memory. No power of two: at 2 KiB the headers of a burst share two of the 64 sets of a
 /// first-level cache, and the port would cost what the forwarding should be measured for.
 const CHUNK: usize = 2048 + 3 * 64;
-/// A burst in hand and as many for what the worker sends of its own.
-const FRAMES: u32 = 2 * BURST as u32;
+/// A burst in hand of each port and as many for what the worker sends of its own.
+const FRAMES: u32 = 3 * BURST as u32;
+/// Peers that are drawn together, two cache lines of them: drawing one at a time from millions would cost a cache miss
+/// each, which no real port has.
+const DRAWN: usize = 16;
 
-/// Which flows' packets arrive, in which order.
+/// Whose packets arrive, in which order.
 #[derive(Clone, Debug)]
 pub(crate) enum Order {
-    /// Each flow of a range once.
+    /// The client of each flow of a range once.
     Each(std::ops::Range<u32>),
-    /// Flows 0 to `flows - 1` at random for ever.
-    Random {
-        /// How many flows there are.
-        flows: u32,
-        /// State of the generator.
-        state: u64,
-    },
+    /// The clients of a range of flows at random for ever.
+    Random(std::ops::Range<u32>),
+    /// Servers to each of these peers once, in this order.
+    EachPeer(Arc<[Peer]>),
+    /// Servers to these peers, which stand in no order themselves, at random for ever.
+    RandomPeers(Arc<[Peer]>),
 }
 
-impl Order {
+/// Draws peers in an order.
+#[derive(Clone, Debug)]
+struct Draw {
+    order: Order,
+    /// Place among the peers.
+    place: usize,
+    /// State of the generator.
+    state: u64,
+}
+
+impl Draw {
     #[inline]
-    fn next(&mut self) -> Option<u32> {
-        match self {
-            Self::Each(range) => range.next(),
-            Self::Random { flows, state } => {
-                // Knuth's MMIX generator; its high half is random enough to choose a flow.
-                *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                Some((((*state >> 32) * u64::from(*flows)) >> 32) as u32)
+    fn next(&mut self, family: Family) -> Option<Peer> {
+        match &mut self.order {
+            Order::Each(range) => range.next().map(|flow| Peer::client(family, flow)),
+            Order::Random(flows) => {
+                let flow = flows.start + random(&mut self.state, flows.len()) as u32;
+                Some(Peer::client(family, flow))
+            }
+            Order::EachPeer(peers) => {
+                self.place += 1;
+                peers.get(self.place - 1).copied()
+            }
+            Order::RandomPeers(peers) => {
+                if self.place.is_multiple_of(DRAWN) {
+                    self.place = random(&mut self.state, peers.len().div_ceil(DRAWN)) * DRAWN;
+                }
+                self.place += 1;
+                // The last group may be short: the first peer stands for what it lacks.
+                peers.get(self.place - 1).or(peers.first()).copied()
             }
         }
     }
 }
 
-/// Two ports: packets of clients arrive on [`CLIENTS`], and whatever is sent on either is counted.
+/// The packets that arrive at a port.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    /// One for each size of a mix.
+    templates: Vec<Template>,
+    /// Place in the mix.
+    turn: usize,
+    draw: Draw,
+    /// The next segment's sequence number. Rising by one a packet, it rises in every flow.
+    sequence: u32,
+}
+
+impl Stream {
+    /// Packets of the templates' sizes in turn.
+    pub(crate) fn new(templates: &[Template], order: Order) -> Self {
+        Self { templates: templates.to_vec(), turn: 0, draw: Draw { order, place: 0, state: 1 }, sequence: 0 }
+    }
+
+    /// The same with another beginning of what is random.
+    pub(crate) const fn seeded(mut self, seed: u64) -> Self {
+        self.draw.state = seed;
+        self
+    }
+
+    /// The same with another first sequence number.
+    pub(crate) const fn beginning(mut self, sequence: u32) -> Self {
+        self.sequence = sequence;
+        self
+    }
+
+    #[inline]
+    fn receive(&mut self, pool: &mut FramePool, burst: &mut Burst) {
+        for _ in 0..burst.remaining_capacity() {
+            let Some(template) = self.templates.get(self.turn) else { return };
+            let Some(peer) = self.draw.next(template.family()) else { return };
+            let Some(mut frame) = pool.allocate() else { return };
+            frame.set_len(template.length());
+            template.write(peer, self.sequence, pool.bytes_mut(&frame));
+            self.sequence = self.sequence.wrapping_add(1);
+            self.turn = if self.turn + 1 >= self.templates.len() { 0 } else { self.turn + 1 };
+            burst.push(frame);
+        }
+    }
+}
+
+/// A number below `range`: the high half of Knuth's MMIX generator is random enough to choose a flow.
+#[inline]
+pub(crate) fn random(state: &mut u64, range: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (((*state >> 32) * range as u64) >> 32) as usize
+}
+
+/// Two ports: packets of clients arrive on [`CLIENTS`], of servers on [`SERVERS`], and whatever is sent on either is
+/// counted.
 #[derive(Debug)]
 pub(crate) struct LoopPorts {
     pool: FramePool,
-    template: Template,
-    order: Order,
+    requests: Option<Stream>,
+    replies: Option<Stream>,
     sent: u64,
 }
 
 impl LoopPorts {
-    /// Ports on which these packets arrive.
-    pub(crate) fn new(template: Template, order: Order) -> Self {
-        Self { pool: FramePool::new(FRAMES, CHUNK), template, order, sent: 0 }
+    /// Ports on which nothing arrives yet.
+    pub(crate) fn new() -> Self {
+        Self { pool: FramePool::new(FRAMES, CHUNK), requests: None, replies: None, sent: 0 }
     }
 
-    /// Lets other packets arrive from now on.
-    pub(crate) fn load(&mut self, template: Template, order: Order) {
-        self.template = template;
-        self.order = order;
+    /// Lets these packets arrive from now on.
+    pub(crate) fn load(&mut self, requests: Option<Stream>, replies: Option<Stream>) {
+        self.requests = requests;
+        self.replies = replies;
     }
 
     /// Frames sent so far.
@@ -88,15 +165,9 @@ impl Ports for LoopPorts {
 
     #[inline]
     fn receive(&mut self, port: PortIndex, burst: &mut Burst) {
-        if port != CLIENTS {
-            return;
-        }
-        for _ in 0..burst.remaining_capacity() {
-            let Some(flow) = self.order.next() else { return };
-            let Some(mut frame) = self.pool.allocate() else { return };
-            frame.set_len(self.template.length());
-            self.template.write(flow, self.pool.bytes_mut(&frame));
-            burst.push(frame);
+        let stream = if port == CLIENTS { &mut self.requests } else { &mut self.replies };
+        if let Some(stream) = stream {
+            stream.receive(&mut self.pool, burst);
         }
     }
 
@@ -152,10 +223,13 @@ pub(crate) fn bare_turn(ports: &mut impl Ports) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packets::{Family, Segment, tests::shape};
+    use crate::packets::{Segment, Sender, tests::shape};
 
     fn ports(order: Order) -> LoopPorts {
-        LoopPorts::new(Template::new(shape(Family::V4, 64), Segment::Ack), order)
+        let mut ports = LoopPorts::new();
+        let template = Template::new(shape(Family::V4, Sender::Client, 64), Segment::Ack);
+        ports.load(Some(Stream::new(&[template], order)), None);
+        ports
     }
 
     #[test]
@@ -170,12 +244,27 @@ mod tests {
 
     #[test]
     fn random_flows_are_all_drawn_and_none_beyond() {
-        let mut order = Order::Random { flows: 100, state: 1 };
-        let mut drawn = [false; 100];
-        for _ in 0..5_000 {
-            drawn[order.next().unwrap() as usize] = true;
+        let peers: Arc<[Peer]> = (0..100).map(|n| Peer { host: 1000 + n, port: 1, server: 1 }).collect();
+        for order in [Order::Random(0..100), Order::RandomPeers(peers)] {
+            let mut draw = Draw { order, place: 0, state: 1 };
+            let mut drawn = [false; 100];
+            for _ in 0..5_000 {
+                let peer = draw.next(Family::V4).unwrap();
+                let flow = if peer.server == 0 { peer.flow(Family::V4) } else { peer.host - 1000 };
+                drawn[flow as usize] = true;
+            }
+            assert!(drawn.iter().all(|d| *d));
         }
-        assert!(drawn.iter().all(|d| *d));
+    }
+
+    #[test]
+    fn sizes_take_turns() {
+        let template = |size| Template::new(shape(Family::V4, Sender::Client, size), Segment::Ack);
+        let mut ports = LoopPorts::new();
+        ports.load(Some(Stream::new(&[template(64), template(1514)], Order::Each(0..4))), None);
+        let mut burst = Burst::new();
+        ports.receive(CLIENTS, &mut burst);
+        assert_eq!(burst.iter().map(Frame::len).collect::<Vec<_>>(), [64, 1514, 64, 1514]);
     }
 
     #[test]

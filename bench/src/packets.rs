@@ -1,11 +1,11 @@
-//! The packets of the benchmarks: flow number in, frame out, from one template and a handful of additions.
+//! The packets of the benchmarks: a peer in, a frame out, from one template and a handful of additions.
 //!
 //! Ten million flows need no ten million frames: the client's address and port follow from the flow's number, and both
 //! checksums from the template's sum (RFC 1071 lets parts be added in any order).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use dataplane::ident::{Endpoint, MacAddr, NetPort, Protocol};
+use dataplane::ident::{Endpoint, MacAddr, Protocol};
 
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -24,15 +24,85 @@ impl From<Family> for u8 {
     }
 }
 
-/// What a client sends.
+/// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Segment {
-    /// Opens a TCP connection.
+    /// Opens a TCP connection, without options as floods have it.
     Syn,
+    /// Opens a TCP connection, with the options of Linux.
+    LinuxSyn,
+    /// A server's answer to either.
+    SynAck,
     /// Anything on an established TCP connection.
     Ack,
     /// A UDP datagram.
     Datagram,
+}
+
+/// How large frames are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// All of so many bytes without FCS, or as many as their headers need.
+    Fixed(usize),
+    /// The simple IMIX: of twelve frames seven of 64 bytes, four of 594 and one of 1514.
+    Imix,
+}
+
+impl Size {
+    /// The sizes of frames that come one after the other.
+    pub(crate) fn sizes(&self) -> &[usize] {
+        match self {
+            Self::Fixed(size) => std::slice::from_ref(size),
+            Self::Imix => &[64, 594, 64, 64, 594, 64, 1514, 64, 594, 64, 594, 64],
+        }
+    }
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    /// One of many clients, to the service.
+    Client,
+    /// One of the real servers, to one of many peers: the client, or a local address.
+    Server,
+}
+
+/// What differs from packet to packet of one kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// The last four bytes of the address of the many: the sender's, or of whom a server sends to.
+    pub(crate) host: u32,
+    /// Its port.
+    pub(crate) port: u16,
+    /// The last two bytes of the address of the real server that sends.
+    pub(crate) server: u16,
+}
+
+impl Peer {
+    /// The client of a flow.
+    #[inline]
+    pub(crate) const fn client(family: Family, flow: u32) -> Self {
+        let first = match family {
+            Family::V4 => CLIENTS_V4.to_bits(),
+            Family::V6 => 0,
+        };
+        Self { host: first + flow / PORTS_PER_CLIENT, port: FIRST_PORT + (flow % PORTS_PER_CLIENT) as u16, server: 0 }
+    }
+
+    /// The flow that a client belongs to.
+    pub(crate) fn flow(self, family: Family) -> u32 {
+        let first = Self::client(family, 0);
+        let [host, port] = [self.host.wrapping_sub(first.host), u32::from(self.port.wrapping_sub(first.port))];
+        host.wrapping_mul(PORTS_PER_CLIENT).wrapping_add(port)
+    }
+}
+
+/// The last four bytes of an address.
+pub(crate) fn host(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(address) => address.to_bits(),
+        IpAddr::V6(address) => address.to_bits() as u32,
+    }
 }
 
 /// Clients on one address, each with a port of its own.
@@ -40,29 +110,20 @@ const PORTS_PER_CLIENT: u32 = 1 << 12;
 const FIRST_PORT: u16 = 1024;
 /// Bytes at the front of a frame that forwarding may change: they are written anew for each packet.
 const HEADERS: usize = 128;
-
-/// The client of a flow.
-#[cfg(test)]
-pub(crate) fn client(family: Family, flow: u32) -> Endpoint {
-    let (host, port) = host_and_port(flow);
-    let address = match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(CLIENTS_V4.to_bits() + host)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(CLIENTS_V6.to_bits() + u128::from(host))),
-    };
-    Endpoint { address, port: NetPort::new(port) }
-}
+/// Bytes that are copied at once: of a number that the compiler knows, for that needs no call.
+const PIECE: usize = 64;
 
 /// The first client's address. All clients are within its /9.
 pub(crate) const CLIENTS_V4: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 /// The first client's address. All clients are within its /64.
 pub(crate) const CLIENTS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 0);
 
-/// Everything about the packets of a run but the flow.
+/// Everything about the packets of a kind but what [`Peer`] says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PacketShape {
-    /// The family of both addresses.
-    pub(crate) family: Family,
-    /// The service that the packets go to.
+    /// Who sends, and with that which of the addresses the peer's takes the place of.
+    pub(crate) sender: Sender,
+    pub(crate) from: Endpoint,
     pub(crate) to: Endpoint,
     /// Source and destination on the wire.
     pub(crate) link: (MacAddr, MacAddr),
@@ -70,54 +131,79 @@ pub(crate) struct PacketShape {
     pub(crate) size: usize,
 }
 
-/// A frame with the client's address and port left out.
+/// A frame with the peer left out.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     headers: [u8; HEADERS],
     length: usize,
-    /// Sum of the IPv4 header without client; unused in IPv6.
+    /// Sum of the IPv4 header without the peer; unused in IPv6.
     ip_sum: u32,
-    /// Sum of pseudo-header and segment without client.
+    /// Sum of pseudo-header and segment without the peer.
     transport_sum: u32,
     family: Family,
+    is_tcp: bool,
     at: Offsets,
 }
 
-/// Where the fields that differ from flow to flow lie.
+/// Where the fields that differ from packet to packet lie.
 #[derive(Clone, Copy, Debug)]
 struct Offsets {
-    /// The last four bytes of the source address.
+    /// The last four bytes of the peer's address.
     host: usize,
     port: usize,
+    /// The last two bytes of the server's address, when it sends.
+    server: Option<usize>,
+    transport: usize,
     checksum: usize,
 }
 
 const ETHERNET: usize = 14;
 const IPV4_CHECKSUM: usize = ETHERNET + 10;
+const SEQUENCE: usize = 4;
+const ACKNOWLEDGEMENT: usize = 8;
+/// MSS 1460, selective acknowledgements, time stamps, window scale 7.
+const LINUX_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
 
 impl Template {
     /// The template of a kind of packet.
     pub(crate) fn new(shape: PacketShape, segment: Segment) -> Self {
-        let (ip_length, host) = match shape.family {
-            Family::V4 => (20, ETHERNET + 12),
-            Family::V6 => (40, ETHERNET + 8 + 12),
+        let (family, ip_length, source, address) = match shape.to.address {
+            IpAddr::V4(_) => (Family::V4, 20, ETHERNET + 12, 4),
+            IpAddr::V6(_) => (Family::V6, 40, ETHERNET + 8, 16),
         };
         let transport = ETHERNET + ip_length;
         let (transport_length, checksum, protocol) = match segment {
-            Segment::Syn | Segment::Ack => (20, 16, Protocol::Tcp),
+            Segment::Syn | Segment::SynAck | Segment::Ack => (20, 16, Protocol::Tcp),
+            Segment::LinuxSyn => (20 + LINUX_OPTIONS.len(), 16, Protocol::Tcp),
             Segment::Datagram => (8, 6, Protocol::Udp),
         };
         let length = shape.size.max(transport + transport_length);
-        let at = Offsets { host, port: transport, checksum: transport + checksum };
+        let (peer, server) = match shape.sender {
+            Sender::Client => (source, None),
+            Sender::Server => (source + address, Some(source + address - 2)),
+        };
+        let at = Offsets {
+            host: peer + address - 4,
+            port: if server.is_some() { transport + 2 } else { transport },
+            server,
+            transport,
+            checksum: transport + checksum,
+        };
         let mut headers = [0; HEADERS];
         write_ethernet(&mut headers, shape);
         write_ip(&mut headers, shape, protocol, length - ETHERNET - ip_length);
-        write_transport(&mut headers[transport..], shape.to.port, segment, length - transport);
+        write_transport(&mut headers[transport..], shape, segment, length - transport);
+        // What the peer says comes in its place.
+        headers[at.host..at.host + 4].fill(0);
+        headers[at.port..at.port + 2].fill(0);
+        if let Some(server) = server {
+            headers[server..server + 2].fill(0);
+        }
         let ip_sum = sum(&headers[ETHERNET..transport]);
-        let pseudo =
-            sum(&headers[addresses(shape.family)]) + u32::from(protocol.number()) + (length - transport) as u32;
+        let addresses = &headers[source..source + 2 * address];
+        let pseudo = sum(addresses) + u32::from(protocol.number()) + (length - transport) as u32;
         let transport_sum = pseudo + sum(&headers[transport..transport + transport_length]);
-        Self { headers, length, ip_sum, transport_sum, family: shape.family, at }
+        Self { headers, length, ip_sum, transport_sum, family, is_tcp: protocol == Protocol::Tcp, at }
     }
 
     /// Bytes of a frame.
@@ -125,30 +211,66 @@ impl Template {
         self.length
     }
 
-    /// Writes the packet of a flow over a frame's bytes: its headers; what follows stays as it is (zero, for the sums).
+    /// The family of its addresses.
+    pub(crate) const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Writes the packet of a peer over a frame's bytes: its headers; what follows stays as it is (zero, for the sums).
+    /// A segment gets the sequence number.
     #[inline]
-    pub(crate) fn write(&self, flow: u32, frame: &mut [u8]) {
-        let (host, port) = host_and_port(flow);
+    pub(crate) fn write(&self, peer: Peer, sequence: u32, frame: &mut [u8]) {
+        self.write_headers(frame);
+        let host_sum = halves(peer.host);
+        let mut rest = host_sum + u32::from(peer.port);
+        put(frame, self.at.host, peer.host.to_be_bytes());
+        put(frame, self.at.port, peer.port.to_be_bytes());
+        let mut ip_rest = host_sum;
+        if let Some(server) = self.at.server {
+            put(frame, server, peer.server.to_be_bytes());
+            rest += u32::from(peer.server);
+            ip_rest += u32::from(peer.server);
+        }
+        if self.is_tcp {
+            put(frame, self.at.transport + SEQUENCE, sequence.to_be_bytes());
+            rest += halves(sequence);
+        }
+        put(frame, self.at.checksum, finish(self.transport_sum + rest));
+        if self.family == Family::V4 {
+            put(frame, IPV4_CHECKSUM, finish(self.ip_sum + ip_rest));
+        }
+    }
+
+    /// Lets a segment that was written acknowledge a number.
+    #[inline]
+    pub(crate) fn acknowledge(&self, frame: &mut [u8], number: u32) {
+        let sum = !u16::from_be_bytes(take(frame, self.at.checksum));
+        put(frame, self.at.transport + ACKNOWLEDGEMENT, number.to_be_bytes());
+        put(frame, self.at.checksum, finish(u32::from(sum) + halves(number)));
+    }
+
+    #[inline]
+    fn write_headers(&self, frame: &mut [u8]) {
         let used = self.length.min(HEADERS);
         let Some(frame) = frame.get_mut(..used) else { return };
-        frame.copy_from_slice(&self.headers[..used]);
-        let first = match self.family {
-            Family::V4 => CLIENTS_V4.to_bits(),
-            Family::V6 => 0,
+        let Some(first) = frame.first_chunk_mut::<PIECE>() else {
+            frame.copy_from_slice(&self.headers[..used]);
+            return;
         };
-        let host = first + host;
-        let host_sum = (host >> 16) + (host & 0xffff);
-        put(frame, self.at.host, host.to_be_bytes());
-        put(frame, self.at.port, port.to_be_bytes());
-        put(frame, self.at.checksum, finish(self.transport_sum + host_sum + u32::from(port)));
-        if self.family == Family::V4 {
-            put(frame, IPV4_CHECKSUM, finish(self.ip_sum + host_sum));
+        first.copy_from_slice(&self.headers[..PIECE]);
+        // The two pieces overlap where both do not fill the frame.
+        if used > PIECE
+            && let Some(last) = frame.last_chunk_mut::<PIECE>()
+        {
+            last.copy_from_slice(&self.headers[used - PIECE..used]);
         }
     }
 }
 
-fn host_and_port(flow: u32) -> (u32, u16) {
-    (flow / PORTS_PER_CLIENT, FIRST_PORT + (flow % PORTS_PER_CLIENT) as u16)
+/// The four bytes of a frame from `at` on, zero beyond its end.
+#[inline]
+pub(crate) fn take<const N: usize>(frame: &[u8], at: usize) -> [u8; N] {
+    frame.get(at..).and_then(|rest| rest.first_chunk().copied()).unwrap_or([0; N])
 }
 
 #[inline]
@@ -161,48 +283,52 @@ fn put<const N: usize>(frame: &mut [u8], at: usize, bytes: [u8; N]) {
 fn write_ethernet(frame: &mut [u8], shape: PacketShape) {
     frame[..6].copy_from_slice(&shape.link.1.0);
     frame[6..12].copy_from_slice(&shape.link.0.0);
-    let kind: [u8; 2] = if shape.family == Family::V4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+    let kind: [u8; 2] = if shape.to.address.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
     frame[12..14].copy_from_slice(&kind);
 }
 
 fn write_ip(frame: &mut [u8], shape: PacketShape, protocol: Protocol, payload: usize) {
     let ip = &mut frame[ETHERNET..];
-    match shape.to.address {
-        IpAddr::V4(vip) => {
+    match (shape.from.address, shape.to.address) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
             ip[0] = 0x45;
             ip[2..4].copy_from_slice(&(payload as u16 + 20).to_be_bytes());
             ip[6] = 0x40; // Don't fragment, as TCP sends.
             ip[8] = 64;
             ip[9] = protocol.number();
-            ip[16..20].copy_from_slice(&vip.octets());
+            ip[12..16].copy_from_slice(&from.octets());
+            ip[16..20].copy_from_slice(&to.octets());
         }
-        IpAddr::V6(vip) => {
+        (from, to) => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
             ip[0] = 0x60;
             ip[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
             ip[6] = protocol.number();
             ip[7] = 64;
-            ip[8..24].copy_from_slice(&CLIENTS_V6.octets());
-            ip[24..40].copy_from_slice(&vip.octets());
+            ip[8..24].copy_from_slice(&octets(from));
+            ip[24..40].copy_from_slice(&octets(to));
         }
     }
 }
 
-fn write_transport(header: &mut [u8], port: NetPort, segment: Segment, length: usize) {
-    header[2..4].copy_from_slice(&port.to_wire());
-    match segment {
-        Segment::Datagram => header[4..6].copy_from_slice(&(length as u16).to_be_bytes()),
-        Segment::Syn | Segment::Ack => {
-            header[12] = 5 << 4;
-            header[13] = if segment == Segment::Syn { 0x02 } else { 0x10 };
-            header[14..16].copy_from_slice(&0xffff_u16.to_be_bytes());
-        }
-    }
-}
-
-fn addresses(family: Family) -> std::ops::Range<usize> {
-    match family {
-        Family::V4 => ETHERNET + 12..ETHERNET + 20,
-        Family::V6 => ETHERNET + 8..ETHERNET + 40,
+fn write_transport(header: &mut [u8], shape: PacketShape, segment: Segment, length: usize) {
+    header[..2].copy_from_slice(&shape.from.port.to_wire());
+    header[2..4].copy_from_slice(&shape.to.port.to_wire());
+    let (words, flags) = match segment {
+        Segment::Datagram => return header[4..6].copy_from_slice(&(length as u16).to_be_bytes()),
+        Segment::Syn => (5, 0x02),
+        Segment::LinuxSyn => (10, 0x02),
+        Segment::SynAck => (5, 0x12),
+        Segment::Ack => (5, 0x10),
+    };
+    header[12] = words << 4;
+    header[13] = flags;
+    header[14..16].copy_from_slice(&0xffff_u16.to_be_bytes());
+    if segment == Segment::LinuxSyn {
+        header[20..20 + LINUX_OPTIONS.len()].copy_from_slice(&LINUX_OPTIONS);
     }
 }
 
@@ -210,40 +336,71 @@ fn sum(bytes: &[u8]) -> u32 {
     bytes.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]))).sum()
 }
 
+#[inline]
+const fn halves(number: u32) -> u32 {
+    (number >> 16) + (number & 0xffff)
+}
+
 /// The checksum field of a sum. Never zero: all that is summed here has a bit set.
 #[inline]
 fn finish(sum: u32) -> [u8; 2] {
-    let folded = (sum >> 16) + (sum & 0xffff);
-    let folded = (folded >> 16) + (folded & 0xffff);
-    (!(folded as u16)).to_be_bytes()
+    (!(halves(halves(sum)) as u16)).to_be_bytes()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use dataplane::ident::NetPort;
+
     use super::*;
     use crate::verify;
 
-    pub(crate) fn shape(family: Family, size: usize) -> PacketShape {
-        let vip: IpAddr = match family {
-            Family::V4 => "192.0.2.1".parse().unwrap(),
-            Family::V6 => "2001:db8:f::1".parse().unwrap(),
+    pub(crate) fn shape(family: Family, sender: Sender, size: usize) -> PacketShape {
+        let at = |v4: &str, v6: &str, port| {
+            let text = if family == Family::V4 { v4 } else { v6 };
+            Endpoint { address: text.parse().unwrap(), port: NetPort::new(port) }
         };
         let link = (MacAddr([2, 0, 0, 0, 0, 0x10]), MacAddr([2, 0, 0, 0, 0, 1]));
-        PacketShape { family, to: Endpoint { address: vip, port: NetPort::new(80) }, link, size }
+        let many = at("10.128.0.0", "2001:db8:c::", 0);
+        let (from, to) = match sender {
+            Sender::Client => (many, at("192.0.2.1", "2001:db8:f::1", 80)),
+            Sender::Server => (at("10.1.0.10", "2001:db8:1::a", 8080), many),
+        };
+        PacketShape { sender, from, to, link, size }
+    }
+
+    fn client(family: Family, flow: u32) -> Endpoint {
+        let peer = Peer::client(family, flow);
+        let address = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::from_bits(peer.host)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from_bits(CLIENTS_V6.to_bits() + u128::from(peer.host))),
+        };
+        Endpoint { address, port: NetPort::new(peer.port) }
     }
 
     #[test]
     fn every_packet_parses_with_right_checksums_and_is_its_flows() {
         for family in [Family::V4, Family::V6] {
-            for segment in [Segment::Syn, Segment::Ack, Segment::Datagram] {
-                for size in [0, 64, 128, 1514] {
-                    let template = Template::new(shape(family, size), segment);
+            for segment in [Segment::Syn, Segment::LinuxSyn, Segment::SynAck, Segment::Ack, Segment::Datagram] {
+                for size in [0, 64, 100, 128, 1514] {
+                    let requests = Template::new(shape(family, Sender::Client, size), segment);
+                    let replies = Template::new(shape(family, Sender::Server, size), segment);
                     for flow in [0, 1, 4095, 4096, 9_999_999] {
-                        let mut frame = vec![0; template.length()];
-                        template.write(flow, &mut frame);
+                        let peer = Peer { server: 10 + 7, ..Peer::client(family, flow) };
+                        assert_eq!(peer.flow(family), flow);
+                        let mut frame = vec![0; requests.length()];
+                        requests.write(peer, flow * 3, &mut frame);
                         let packet = verify::parse(&frame).unwrap();
                         assert_eq!(packet.source, client(family, flow));
-                        assert_eq!(packet.destination, shape(family, size).to);
+                        assert_eq!(packet.destination, shape(family, Sender::Client, size).to);
+                        replies.write(peer, flow, &mut frame);
+                        if segment != Segment::Datagram {
+                            replies.acknowledge(&mut frame, u32::MAX - flow);
+                        }
+                        let packet = verify::parse(&frame).unwrap();
+                        assert_eq!(packet.destination, client(family, flow));
+                        let server: IpAddr =
+                            if family == Family::V4 { "10.1.0.17" } else { "2001:db8:1::11" }.parse().unwrap();
+                        assert_eq!(packet.source, Endpoint { address: server, port: NetPort::new(8080) });
                     }
                 }
             }
@@ -252,8 +409,10 @@ pub(crate) mod tests {
 
     #[test]
     fn sixty_four_bytes_hold_tcp_over_ipv4_and_ipv6_gets_what_it_needs() {
-        assert_eq!(Template::new(shape(Family::V4, 64), Segment::Ack).length(), 64);
-        assert_eq!(Template::new(shape(Family::V6, 64), Segment::Ack).length(), 74);
-        assert_eq!(Template::new(shape(Family::V6, 64), Segment::Datagram).length(), 64);
+        let length = |family, segment| Template::new(shape(family, Sender::Client, 64), segment).length();
+        assert_eq!(length(Family::V4, Segment::Ack), 64);
+        assert_eq!(length(Family::V6, Segment::Ack), 74);
+        assert_eq!(length(Family::V6, Segment::Datagram), 64);
+        assert_eq!(length(Family::V4, Segment::LinuxSyn), 74);
     }
 }

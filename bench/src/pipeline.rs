@@ -8,35 +8,21 @@ use std::thread;
 use std::time::Instant;
 
 use dataplane::clock;
-use dataplane::counters::{Counter, Drop, Event, WorkerCounters};
-use dataplane::ident::{Protocol, WorkerIndex};
+use dataplane::counters::Event;
+use dataplane::ident::WorkerIndex;
 use dataplane::service::Method;
 use dataplane::worker::{Shared, Worker};
 use serde::Serialize;
 
 use crate::checked::Checked;
+use crate::drive::{Driver, established, expect, peers_of};
 use crate::error::BenchError;
-use crate::limit::Limit;
-use crate::loop_ports::{LoopPorts, Order, bare_turn};
+use crate::limit::{INDEX_LOAD, Limit};
+use crate::loop_ports::{LoopPorts, Order, Stream, bare_turn};
 use crate::machine::{Machine, Quiet};
 use crate::measure::{Cost, Stopwatch};
-use crate::packets::{Family, Segment, Template};
-use crate::scene::Scene;
-
-/// What to measure.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) method: Method,
-    pub(crate) family: Family,
-    pub(crate) protocol: Protocol,
-    pub(crate) flows: u32,
-    pub(crate) size: usize,
-    /// Packets of each worker, over all repetitions.
-    pub(crate) packets: u64,
-    /// The core of each worker.
-    pub(crate) cores: Vec<usize>,
-    pub(crate) repetitions: u32,
-}
+use crate::packets::{Family, Sender, Template};
+use crate::plan::{Flowing, Plan, chunks};
 
 /// What was measured. Costs are of one worker, the slowest of several; rates are of all together.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +30,9 @@ pub(crate) struct Outcome {
     pub(crate) mode: Method,
     pub(crate) family: Family,
     pub(crate) protocol: &'static str,
+    pub(crate) direction: Flowing,
     pub(crate) flows: u32,
-    /// Bytes of a frame as it arrives, without FCS.
+    /// Bytes of a frame as it arrives, without FCS; of a mix, on average.
     pub(crate) size: usize,
     pub(crate) workers: usize,
     /// Forwarding with the port's own cost.
@@ -85,39 +72,6 @@ struct Part {
     disturbance: Option<String>,
 }
 
-/// Flows that are opened before their next segment comes: few enough that the table sees none as embryonic for long.
-const CHUNK: u32 = 4096;
-
-impl Plan {
-    /// The director for it, with room for an eighth more flows, so that no embryonic flow has to go.
-    pub(crate) fn scene(&self) -> Scene {
-        Scene {
-            method: self.method,
-            family: self.family,
-            protocol: self.protocol,
-            capacity: self.flows + self.flows / 8 + 4096,
-            workers: self.cores.len(),
-            size: self.size,
-        }
-    }
-
-    fn templates(&self) -> (Template, Template) {
-        let (opening, later) = match self.protocol {
-            Protocol::Tcp => (Segment::Syn, Segment::Ack),
-            Protocol::Udp | Protocol::Sctp => (Segment::Datagram, Segment::Datagram),
-        };
-        let shape = self.scene().shape();
-        (Template::new(shape, opening), Template::new(shape, later))
-    }
-
-    /// The flows that a worker opens.
-    fn share(&self, worker: usize) -> std::ops::Range<u32> {
-        let workers = self.cores.len() as u64;
-        let border = |n: usize| (u64::from(self.flows) * n as u64 / workers) as u32;
-        border(worker)..border(worker + 1)
-    }
-}
-
 /// Measures.
 ///
 /// # Errors
@@ -134,6 +88,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err(BenchError::Panicked))).collect()
     });
     let parts: Vec<Part> = parts.into_iter().collect::<Result<_, _>>()?;
+    let counters = &shared.boards[0].counters;
+    expect("established flows", u64::from(plan.flows), established(&shared, plan.family), counters)?;
     summary(plan, &shared, &parts)
 }
 
@@ -142,91 +98,65 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
 /// # Errors
 /// The first frame that is wrong, or a count that is.
 pub(crate) fn verify(plan: &Plan) -> Result<u64, BenchError> {
-    let plan = Plan { flows: plan.flows.min(100_000), cores: vec![0], ..plan.clone() };
+    let plan = Plan { flows: plan.flows.min(100_000), cores: vec![0], services: 1, ..plan.clone() };
     let scene = plan.scene();
     let shared = scene.shared()?;
-    let (opening, later) = plan.templates();
-    let ports = Checked::new(LoopPorts::new(opening.clone(), Order::Each(0..0)), scene);
-    let now = clock::since_boot();
-    let worker = Worker::new(WorkerIndex(0), Arc::clone(&shared), ports, now);
+    let ports = Checked::new(LoopPorts::new(), scene);
+    let worker = Worker::new(WorkerIndex(0), Arc::clone(&shared), ports, clock::since_boot());
     let mut worker = worker.ok_or(BenchError::NoWorker(0))?;
-    let mut pass = |template: &Template, order: Order| {
-        worker.ports_mut().ports.load(template.clone(), order);
+    let mut pass = |stream: Stream| {
+        worker.ports_mut().ports.load(Some(stream), None);
         while worker.turn(clock::since_boot()) > 0 {}
         worker.ports_mut().wrong.take().map_or(Ok(()), Err)
     };
+    let opening = plan.templates(Sender::Client, 0, plan.opening());
+    let later = plan.templates(Sender::Client, 0, plan.later());
     for chunk in chunks(0..plan.flows) {
-        pass(&opening, Order::Each(chunk.clone()))?;
-        pass(&later, Order::Each(chunk))?;
+        pass(Stream::new(&opening, Order::Each(chunk.clone())))?;
+        pass(Stream::new(&later, Order::Each(chunk)).beginning(1))?;
     }
-    pass(&later, Order::Each(0..plan.flows))?;
+    pass(Stream::new(&later, Order::Each(0..plan.flows)).beginning(1))?;
+    let mut expected = u64::from(plan.flows) * 3;
+    if plan.method.is_two_way() {
+        let peers = peers_of(&shared, plan.family, &(0..plan.flows));
+        let replies = plan.templates(Sender::Server, 0, plan.later());
+        expected += peers.len() as u64;
+        worker.ports_mut().ports.load(None, Some(Stream::new(&replies, Order::EachPeer(peers.into()))));
+        while worker.turn(clock::since_boot()) > 0 {}
+        worker.ports_mut().wrong.take().map_or(Ok(()), Err)?;
+    }
     let sent = worker.ports_mut().ports.sent();
-    expect("frames sent", u64::from(plan.flows) * 3, sent, &shared.boards[0].counters)?;
+    expect("frames sent", expected, sent, &shared.boards[0].counters)?;
     Ok(sent)
 }
 
 /// One worker's thread.
 fn drive(plan: &Plan, index: usize, shared: Arc<Shared>, barrier: &Barrier) -> Result<Part, BenchError> {
-    let pinned = pin(plan.cores[index]);
     let limit = Limit::new(plan.family, plan.flows).map_err(BenchError::Memory);
-    let (opening, later) = plan.templates();
-    let ports = LoopPorts::new(opening.clone(), Order::Each(0..0));
-    let now = clock::since_boot();
-    let worker = Worker::new(WorkerIndex(index as u8), Arc::clone(&shared), ports, now);
-    let opened = pinned.and(worker.ok_or(BenchError::NoWorker(index))).and_then(|mut worker| {
-        let new_flow = open(plan, index, &shared, &mut worker, (&opening, &later))?;
-        Ok((worker, new_flow))
+    let opened = Driver::new(plan, index, shared).and_then(|mut driver| {
+        let new_flow = driver.open(plan.share(index))?;
+        Ok((driver, new_flow))
     });
     // Nobody is left waiting when one worker fails: errors are told after the last common point.
     barrier.wait();
     let quiet = Quiet::watch();
     let begin = Instant::now();
-    let measured = opened.and_then(|(worker, new_flow)| Ok((measure(plan, index, worker, limit?, &later)?, new_flow)));
+    let measured = opened.and_then(|(driver, new_flow)| Ok((measure(plan, driver, limit?)?, new_flow)));
     barrier.wait();
     let seconds = begin.elapsed().as_secs_f64();
     let ([whole, port, limit], new_flow) = measured?;
     Ok(Part { whole, port, limit, new_flow, disturbance: quiet.disturbance(seconds) })
 }
 
-/// Opens a worker's share of the flows; the cost of opening the last tenth.
-fn open(
-    plan: &Plan,
-    index: usize,
-    shared: &Shared,
-    worker: &mut Worker<LoopPorts>,
-    (opening, later): (&Template, &Template),
-) -> Result<Cost, BenchError> {
-    let share = plan.share(index);
-    let timed_from = share.end - share.len() as u32 / 10;
-    let mut watch = Stopwatch::new()?;
-    for chunk in chunks(share.clone()) {
-        if chunk.end < timed_from {
-            watch = Stopwatch::new()?;
-        }
-        worker.ports_mut().load(opening.clone(), Order::Each(chunk.clone()));
-        watch.repeat(u64::MAX, || worker.turn(clock::since_boot()));
-        worker.ports_mut().load(later.clone(), Order::Each(chunk));
-        while worker.turn(clock::since_boot()) > 0 {}
-    }
-    let counters = &shared.boards[index].counters;
-    let expected = share.len() as u64;
-    expect("flows opened", expected, counters.event(Event::FlowCreated).read(), counters)?;
-    watch.cost().ok_or(BenchError::Wrong { what: "flows opened", expected, found: 0, drops: String::new() })
-}
-
 /// The repetitions: the whole, the bare port, the memory limit.
-fn measure(
-    plan: &Plan,
-    index: usize,
-    mut worker: Worker<LoopPorts>,
-    mut limit: Limit,
-    later: &Template,
-) -> Result<[Cost; 3], BenchError> {
-    let random = || Order::Random { flows: plan.flows, state: 1 + index as u64 };
-    worker.ports_mut().load(later.clone(), random());
-    let mut bare = LoopPorts::new(later.clone(), random());
+fn measure(plan: &Plan, mut driver: Driver<'_>, mut limit: Limit) -> Result<[Cost; 3], BenchError> {
+    let (requests, replies) = driver.streams()?;
+    let mut bare = LoopPorts::new();
+    bare.load(requests.clone(), replies.clone());
+    driver.worker.ports_mut().load(requests, replies);
     let mut watches = [Stopwatch::new()?, Stopwatch::new()?, Stopwatch::new()?];
-    let before = worker.ports_mut().sent();
+    let before = driver.worker.ports_mut().sent();
+    let created = driver.counters().event(Event::FlowCreated).read();
     let mut handled = 0;
     let packets = (plan.packets / u64::from(plan.repetitions)).max(1);
     // Once unmeasured, to meet warm caches.
@@ -235,20 +165,15 @@ fn measure(
             watches = [Stopwatch::new()?, Stopwatch::new()?, Stopwatch::new()?];
         }
         let packets = if round == 0 { packets / 4 + 1 } else { packets };
-        handled += watches[0].repeat(packets, || worker.turn(clock::since_boot()));
+        handled += watches[0].repeat(packets, || driver.worker.turn(clock::since_boot()));
         watches[1].repeat(packets, || bare_turn(&mut bare));
         watches[2].repeat(packets, || limit.turn());
     }
-    let sent = worker.ports_mut().sent() - before;
+    let sent = driver.worker.ports_mut().sent() - before;
+    expect("packets forwarded", handled, sent, driver.counters())?;
+    // Of established flows nothing moves but their timers: that is what is measured.
+    expect("flows opened in all", created, driver.counters().event(Event::FlowCreated).read(), driver.counters())?;
     let nothing = || BenchError::Wrong { what: "packets measured", expected: packets, found: 0, drops: String::new() };
-    if sent != handled {
-        return Err(BenchError::Wrong {
-            what: "packets forwarded",
-            expected: handled,
-            found: sent,
-            drops: String::new(),
-        });
-    }
     let [whole, port, memory] = watches.map(|watch| watch.cost());
     Ok([whole.ok_or_else(nothing)?, port.ok_or_else(nothing)?, memory.ok_or_else(nothing)?])
 }
@@ -271,19 +196,21 @@ fn summary(plan: &Plan, shared: &Shared, parts: &[Part]) -> Result<Outcome, Benc
     }
     let worst = parts.iter().max_by(|a, b| a.whole.median.total_cmp(&b.whole.median));
     let worst = worst.ok_or(BenchError::NoWorker(0))?;
+    let lengths: Vec<usize> = plan.templates(Sender::Client, 0, plan.later()).iter().map(Template::length).collect();
     Ok(Outcome {
         mode: plan.method,
         family: plan.family,
         protocol: plan.protocol.name(),
+        direction: plan.direction,
         flows: plan.flows,
-        size: plan.templates().1.length(),
+        size: lengths.iter().sum::<usize>() / lengths.len().max(1),
         workers: plan.cores.len(),
         ns_per_packet: whole,
         port_ns_per_packet: port,
         net_ns_per_packet: whole - port,
         packets_per_second: parts.iter().map(|p| 1e9 / p.whole.median).sum(),
         memory_bytes_per_flow: memory as f64 / f64::from(capacity),
-        table_load: 0.65 * keys / 2.0 * f64::from(held) / f64::from(capacity),
+        table_load: INDEX_LOAD as f64 / 100.0 * keys / 2.0 * f64::from(held) / f64::from(capacity),
         new_flow_ns: slowest(|p| p.new_flow.median),
         memory_limit_ns: slowest(|p| p.limit.median),
         details: worst.details(),
@@ -296,32 +223,4 @@ impl Part {
     fn details(&self) -> Details {
         Details { whole: self.whole.clone(), port: self.port.clone(), memory_limit: self.limit.clone() }
     }
-}
-
-/// Pins the calling thread.
-pub(crate) fn pin(core: usize) -> Result<(), BenchError> {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let id = cores.iter().find(|id| id.id == core).ok_or(BenchError::NoCore { core, cores: cores.len() })?;
-    if core_affinity::set_for_current(*id) { Ok(()) } else { Err(BenchError::NoCore { core, cores: cores.len() }) }
-}
-
-pub(crate) fn chunks(range: std::ops::Range<u32>) -> impl Iterator<Item = std::ops::Range<u32>> {
-    let end = range.end;
-    range.step_by(CHUNK as usize).map(move |start| start..end.min(start.saturating_add(CHUNK)))
-}
-
-/// A count that has to be right, or the figures mean nothing.
-pub(crate) fn expect(
-    what: &'static str,
-    expected: u64,
-    found: u64,
-    counters: &WorkerCounters,
-) -> Result<(), BenchError> {
-    if expected == found {
-        return Ok(());
-    }
-    let drops = Drop::ALL.iter().map(|reason| (reason.name(), Counter::read(counters.drop(*reason))));
-    let drops: Vec<String> = drops.filter(|(_, n)| *n > 0).map(|(name, n)| format!(", {n} dropped: {name}")).collect();
-    let drops = drops.concat();
-    Err(BenchError::Wrong { what, expected, found, drops })
 }

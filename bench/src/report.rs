@@ -5,17 +5,20 @@ use std::io::{self, Write};
 use dataplane::service::Method;
 
 use crate::machine::Machine;
-use crate::{new_flow, pipeline};
+use crate::measure::{Cost, Percentiles};
+use crate::plan::Flowing;
+use crate::{cookie, new_flow, pipeline};
 
 /// One measurement in a few lines.
 pub(crate) fn pipeline_text(out: &mut impl Write, o: &pipeline::Outcome) -> io::Result<()> {
     let whole = &o.details.whole;
     writeln!(
         out,
-        "{} IPv{} {}, {} flows, {} B, {} worker(s)",
+        "{} IPv{} {} {}, {} flows, {} B, {} worker(s)",
         name(o.mode),
         u8::from(o.family),
         o.protocol,
+        direction(o.direction),
         o.flows,
         o.size,
         o.workers
@@ -51,13 +54,31 @@ pub(crate) fn pipeline_text(out: &mut impl Write, o: &pipeline::Outcome) -> io::
 /// One measurement of new flows.
 pub(crate) fn new_flow_text(out: &mut impl Write, o: &new_flow::Outcome) -> io::Result<()> {
     let cost = &o.details.new_flow;
-    writeln!(out, "{} IPv{}, wlc over 10 servers, {} flows in the table", name(o.mode), u8::from(o.family), o.flows)?;
+    let (mode, family) = (name(o.mode), u8::from(o.family));
+    writeln!(out, "{mode} IPv{family} {}, wlc over 10 servers, {} flows in the table", o.protocol, o.flows)?;
     writeln!(
         out,
         "  a new flow    {:6.1} ns   (repetitions {:.1} to {:.1}; batches of 4096: median {:.1}, p99 {:.1})",
         o.new_flow_ns, cost.min, cost.max, cost.batches.p50, cost.batches.p99
     )?;
     writeln!(out, "  bare port     {:6.1} ns   included above", o.port_ns_per_packet)?;
+    machine(out, &o.machine)?;
+    warn(&o.warnings)
+}
+
+/// One measurement of the SYN proxy.
+pub(crate) fn cookie_text(out: &mut impl Write, o: &cookie::Outcome) -> io::Result<()> {
+    let mut line = |what, ns: f64, cost: &Cost| {
+        let Percentiles { p1, p50, p99, .. } = cost.batches;
+        writeln!(out, "  {what:<44} {ns:6.1} ns   (batches of 4096: p1 {p1:.1}, median {p50:.1}, p99 {p99:.1})")
+    };
+    line("a SYN without options, answered", o.syn_ns, &o.details.syn)?;
+    line("a SYN with the options of Linux, answered", o.linux_syn_ns, &o.details.linux_syn)?;
+    line("an acknowledgement that opens a connection", o.acknowledgement_ns, &o.details.acknowledgement)?;
+    line("a server's answer that joins it", o.join_ns, &o.details.join)?;
+    line("of each the bare port", o.port_ns_per_packet, &o.details.port)?;
+    let (mode, family) = (name(o.mode), u8::from(o.family));
+    writeln!(out, "  {mode} IPv{family}, {} proxied connections in the table", o.flows)?;
     machine(out, &o.machine)?;
     warn(&o.warnings)
 }
@@ -93,12 +114,12 @@ pub(crate) fn table_line(out: &mut impl Write, o: &pipeline::Outcome) -> io::Res
 }
 
 /// What stands below the table.
-pub(crate) fn table_foot(out: &mut impl Write, size: usize) -> io::Result<()> {
+pub(crate) fn table_foot(out: &mut impl Write) -> io::Result<()> {
     let here = Machine::here();
     writeln!(out)?;
     writeln!(
         out,
-        "Established flows in random order, {size} B frames (IPv6 with TCP: 74 B), one worker on one core, median of the repetitions."
+        "Established flows in random order, frames of 64 B where not asked otherwise (IPv6 with TCP: 74 B), one worker on one core, median of the repetitions."
     )?;
     writeln!(out, "{}, kernel {}, huge pages {}, commit {}.", here.cpu, here.kernel, here.huge_pages, here.commit)
 }
@@ -127,6 +148,14 @@ const fn name(mode: Method) -> &'static str {
         Method::Dr => "DR",
         Method::Tun => "TUN",
         Method::FullNat => "FULLNAT",
+    }
+}
+
+const fn direction(direction: Flowing) -> &'static str {
+    match direction {
+        Flowing::Request => "requests",
+        Flowing::Reply => "replies",
+        Flowing::Both => "requests and replies",
     }
 }
 
