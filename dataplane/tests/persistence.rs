@@ -5,9 +5,10 @@ mod common;
 use std::net::Ipv4Addr;
 
 use common::packet::{parse, tcp, udp, verify};
-use common::{Director, FRONT, FRONT_MAC, ROUTER_MAC, Setup, server_mac};
+use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, ROUTER_MAC, Setup, ip, server_mac};
 use dataplane::counters::Event;
-use dataplane::service::{Method, Persistence, ServiceSettings};
+use dataplane::ident::{NetPort, Protocol};
+use dataplane::service::{AddressRange, MatchPoint, Method, Persistence, ServiceSettings};
 use dataplane::snapshot::{Policy, QuiescentTemplates};
 
 const VIP4: &str = "192.0.2.80";
@@ -50,9 +51,8 @@ fn the_frame_that_leaves_is_as_without_persistence() {
     let mut director = Director::new(&setup(Method::Nat, Persistence::new(360)));
     let request = tcp(ROUTER_MAC, FRONT_MAC, ("198.51.100.7", 1000), (VIP4, 80), "S", b"");
     let (port, out) = director.one(FRONT, &request.bytes());
-    let to_server =
-        tcp(common::BACK_MAC, server_mac(12), ("198.51.100.7", 1000), ("10.2.0.12", 8080), "S", b"").ttl(63);
-    assert_eq!((port, out), (common::BACK, to_server.bytes()));
+    let to_server = tcp(BACK_MAC, server_mac(12), ("198.51.100.7", 1000), ("10.2.0.12", 8080), "S", b"").ttl(63);
+    assert_eq!((port, out), (BACK, to_server.bytes()));
 }
 
 #[test]
@@ -179,4 +179,38 @@ fn templates_are_not_counted_at_a_start_either() {
     let counted: u32 = director.counts.iter().map(|counts| counts.active() + counts.inactive()).sum();
     assert_eq!(counted, 2);
     assert_eq!(connect(&mut director, "198.51.100.7", 1001, VIP4), server);
+}
+
+#[test]
+fn data_of_ftp_by_dr_goes_where_its_commands_go() {
+    let vip = "192.0.2.82";
+    let range = AddressRange { first: ip(vip), last: ip(vip) };
+    let mut setup = setup(Method::Dr, Persistence::new(360));
+    setup.points = vec![MatchPoint::Addresses { protocol: Protocol::Tcp, range, port: NetPort::FTP }];
+    let mut director = Director::new(&setup);
+    let mut goes = |client: &str, ports: (u16, u16), flags: &str| {
+        let (port, out) =
+            director.one(FRONT, &tcp(ROUTER_MAC, FRONT_MAC, (client, ports.0), (vip, ports.1), flags, b"").bytes());
+        // Nothing but the Ethernet addresses and the TTL is another.
+        let server = if out[5] == 12 { 12 } else { 11 };
+        let expected = tcp(BACK_MAC, server_mac(server), (client, ports.0), (vip, ports.1), flags, b"").ttl(63);
+        assert_eq!((port, &out), (BACK, &expected.bytes()));
+        server
+    };
+    let (one, other) = ("198.51.100.7", "198.51.100.8");
+    let servers = [goes(one, (1000, 21), "S"), goes(other, (1000, 21), "S")];
+    assert_ne!(servers[0], servers[1]);
+    for (client, server) in [(one, servers[0]), (other, servers[1])] {
+        for port in 0..10 {
+            assert_eq!(goes(client, (2000, 40_000 + port), "S"), server, "passive");
+        }
+        // The server opened it, past the director: the client's answer is the first that is seen.
+        assert_eq!(goes(client, (5000, 20), "SA"), server, "active");
+        assert_eq!(goes(client, (5000, 20), "A"), server);
+    }
+    let elsewhere = tcp(ROUTER_MAC, FRONT_MAC, (one, 1000), (vip, 80), "S", b"").bytes();
+    assert!(
+        director.pass(FRONT, &elsewhere).iter().all(|(port, _)| *port == KERNEL),
+        "other services are the kernel's"
+    );
 }
