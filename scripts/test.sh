@@ -149,7 +149,8 @@ lab_steps() {
   run lab-local 5 "$TESTS/lab-local.sh"
   run lab-trace 5 "$TESTS/lab-trace.sh"
   run lab-syscalls 5 "$TESTS/lab-syscalls.sh"
-  run lab-ftp 5 "$TESTS/lab-ftp.sh"
+  for mode in nat fullnat dr; do run "lab-ftp-$mode" 5 "$TESTS/lab-ftp.sh" $mode; done
+  for mode in nat fullnat; do run "lab-ftp-$mode-proxied" 5 "$TESTS/lab-ftp.sh" $mode --syn-proxy; done
   run lab-persistence 5 "$TESTS/lab-persistence.sh"
   run lab-rules 5 "$TESTS/lab-rules.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"

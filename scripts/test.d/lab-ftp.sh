@@ -1,10 +1,12 @@
 #!/bin/bash
-# lab-ftp.sh: vsftpd behind NAT by configs/ftp.conf, and curl as a client of it: passive and active, extended
-# and plain, both families, several files over one connection of commands, and a file sent the other way.
+# lab-ftp.sh MODE [--syn-proxy]: vsftpd behind NAT, FULLNAT or DR by configs/ftp-MODE.conf, with the SYN proxy where
+# asked for, and curl as a client of it: passive and active, extended and plain, both families, several files over one
+# connection of commands, and a file sent the other way.
 set -euo pipefail
 # shellcheck source=lab.bash
 . "$(dirname "$0")/lab.bash"
 need_root 'network namespaces and AF_XDP'
+mode=$1 proxy=${2:-}
 # shellcheck disable=SC2086 # one word a package
 install_packages 'the FTP test' $PACKAGES_FTP
 files=$WORK/ftp
@@ -52,12 +54,17 @@ mkdir -p "$files/in" "$WORK/empty"
 for name in one two three; do head -c 300000 /dev/urandom >"$files/$name"; done
 chmod 755 "$files"
 chown ftp "$files/in"
-lab up nat
+lab up "$mode"
 for rs in rs1 rs2 rs3; do
   server_config $rs >"$WORK/$rs.conf"
   lab start $rs-ftp $rs vsftpd "$WORK/$rs.conf"
 done
-lab director start "$SLUICE_ROOT/configs/ftp.conf"
+config=$SLUICE_ROOT/configs/ftp-$mode.conf
+if [ "$proxy" = --syn-proxy ]; then
+  sed 's/^    protocol TCP$/&\n    syn_proxy/' "$config" >"$WORK/proxied.conf"
+  config=$WORK/proxied.conf
+fi
+lab director start "$config"
 for rs in rs1 rs2 rs3; do
   wait_until 10 on $rs curl -fsS -o /dev/null "ftp://127.0.0.1/one" || fail "vsftpd on $rs does not answer"
 done
@@ -67,4 +74,14 @@ for family in 4 6; do
 done
 get 4 pasv --disable-epsv
 get 4 port -P - --disable-eprt
-"$SLUICE_BIN" status --state-dir "$LAB/sluice" | grep -E 'ftp_|template_'
+status=$("$SLUICE_BIN" status --state-dir "$LAB/sluice")
+counted() { awk -v name="$1" '$1 == name { n = $2 } END { print n + 0 }' <<<"$status"; }
+# Two connections of commands for each row above; three files and one sent are a data connection each.
+if [ "$mode" = dr ]; then
+  [ "$(counted template_created)" -ge 2 ] || fail 'no client was kept with its server'
+else
+  [ "$(counted ftp_expected)" -ge 24 ] || fail "$(counted ftp_expected) data connections expected, not 24"
+fi
+[ "$proxy" != --syn-proxy ] || [ "$(counted handshake_joined)" -ge 12 ] ||
+  fail "$(counted handshake_joined) connections were proxied, not 12"
+grep -E 'ftp_|template_|handshake_' <<<"$status"

@@ -658,7 +658,7 @@ fn a_real_server_may_be_the_sorry_server_too() {
 
 #[test]
 fn ftp_is_caught_whole() {
-    use ForwardingMethod::{Dr, Nat};
+    use ForwardingMethod::{Dr, FullNat, Nat};
     let whole = |run: &Run| {
         let any = |keys: &std::collections::BTreeSet<ServiceKey>| keys.iter().any(|key| key.at.port.is_any());
         (any(&run.compiled.steer.services), any(&run.compiled.steer.replies))
@@ -673,6 +673,7 @@ fn ftp_is_caught_whole() {
     assert_eq!(of(21, Nat, Ftp::Off, None), (false, false));
     assert_eq!(of(80, Nat, Ftp::ByPort, None), (false, false));
     assert_eq!(of(2121, Nat, Ftp::On, None), (true, true));
+    assert_eq!(of(21, FullNat, Ftp::ByPort, None), (true, false), "servers answer to local addresses");
     assert_eq!(of(21, Dr, Ftp::ByPort, None), (false, false));
     assert_eq!(of(21, Dr, Ftp::ByPort, stays), (true, false));
 }

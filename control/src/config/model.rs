@@ -174,14 +174,15 @@ pub struct RealServer {
 
 impl VirtualServer {
     /// Whether a match point of it is of FTP, whose data connections come to other ports of the same addresses: under
-    /// NAT because they are announced, under DR and TUN where clients stay with their servers.
+    /// NAT and FULLNAT because they are announced, under DR and TUN where clients stay with their servers.
     pub fn has_data_beside(&self, protocol: Protocol, port: NetPort) -> bool {
         let is_ftp = match self.ftp {
             Ftp::ByPort => port == NetPort::FTP,
             Ftp::On => true,
             Ftp::Off => return false,
         };
-        let is_two_way = self.all_servers().any(|server| server.method == ForwardingMethod::Nat);
+        let is_two_way =
+            self.all_servers().any(|server| matches!(server.method, ForwardingMethod::Nat | ForwardingMethod::FullNat));
         protocol == Protocol::Tcp && is_ftp && (is_two_way || (self.persistence.is_some() && port == NetPort::FTP))
     }
 

@@ -26,7 +26,7 @@ pub mod flag {
     pub const SYN_PROXY: u16 = 1 << 11;
     /// The server has not been told the client's address yet: its packets get the TOA option or a PROXY header.
     pub const INFO_DUE: u16 = 1 << 10;
-    /// A connection of FTP: its commands are read, or it carries data for one that has them read.
+    /// A connection of FTP whose commands are read.
     pub const FTP: u16 = 1 << 8;
     /// The flow's keys hold IPv4 addresses, mapped: its two ends are of different families, or could have been.
     pub const MIXED: u16 = 1 << 7;

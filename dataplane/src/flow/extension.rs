@@ -125,7 +125,7 @@ pub struct NewExtension {
     pub next: [u32; 2],
     /// What was agreed on in the handshake.
     pub terms: Terms,
-    /// Bits that belong to the flow's method. With the commands of FTP, the highest 6 count their data connections.
+    /// Bits that belong to the flow's method. With the commands of FTP, the highest 5 count their data connections.
     pub bits: u32,
     /// Frames that wait for this flow: as `held` of its methods numbers them; 0 is none.
     pub held: u32,
@@ -134,7 +134,9 @@ pub struct NewExtension {
 }
 
 /// One flow that hangs on an extended one, in its bits.
-const HOLDER: u32 = 1 << 26;
+const HOLDER: u32 = 1 << 27;
+/// The bits that count such flows.
+pub(super) const HOLDERS: u32 = !(HOLDER - 1);
 
 /// The record of an extended flow.
 #[repr(C, align(64))]
@@ -304,7 +306,7 @@ impl Extension {
         }
     }
 
-    /// Counts a flow that hangs on this one, in the highest 6 bits. False when there are too many to be counted.
+    /// Counts a flow that hangs on this one, in the highest 5 bits. False when there are too many to be counted.
     pub fn hold(&self) -> bool {
         let more = |bits: u32| bits.checked_add(HOLDER);
         self.bits.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()

@@ -5,6 +5,7 @@
 //! another flow's goes too; records of no flow are free.
 
 use super::entry::{FlowEntry, Life, flag};
+use super::extension::HOLDERS;
 use super::key::Family;
 use super::slot::{Direction, SlotWord};
 use super::storage::Storage;
@@ -78,7 +79,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             } else if entry.state().flags() & flag::FTP != 0
                 && let Some(record) = self.extension(entry)
             {
-                record.change_bits(0, !0 << 26);
+                record.change_bits(0, HOLDERS);
             }
         }
         for entry in self.store.entries().iter().filter(live) {

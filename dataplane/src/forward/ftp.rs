@@ -20,6 +20,13 @@ pub enum Form {
     PortOnly,
 }
 
+impl Form {
+    /// Whether an address can be written so.
+    pub const fn can_say(self, address: IpAddr) -> bool {
+        !matches!(self, Self::Plain) || address.is_ipv4()
+    }
+}
+
 /// An announced data connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Announcement {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::points::Points;
 use super::{
     AddressFamily, Destination, DestinationCounts, DestinationSlot, Ftp, LocalPair, LocalPorts, Mark, MatchPoint,
-    Method, PairKey, Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
+    PairKey, Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
 };
 use crate::ident::{Endpoint, NetPort, Protocol, Weight};
 use crate::sched::{Scheduler, SchedulerKind};
@@ -200,7 +200,8 @@ impl ServicesBuilder {
         let is_v4 = points.iter().any(MatchPoint::is_v4);
         let is_mixed = list.iter().any(|to| to.method.is_two_way() && to.at.address.is_ipv4() != is_v4);
         self.services.is_mixed |= is_mixed;
-        self.services.has_ftp |= is_ftp(&settings, &points) && list.iter().any(|server| server.method == Method::Nat);
+        let is_two_way = list.iter().any(|server| server.method.is_two_way());
+        self.services.has_ftp |= is_two_way && is_ftp(&settings, &points);
         let scheduler = Scheduler::new(scheduler, &list);
         self.services.services.push(Service {
             name,

@@ -252,6 +252,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         controller: beginning.controller,
     };
     introduce::begin(context, hands, keyed, destination, &mut new);
+    ftp::begin(context, keyed, destination, &mut new);
     if destination.method == Method::FullNat && !is_local {
         return fullnat::insert(context, hands, destination, &new);
     }
@@ -323,9 +324,7 @@ pub(super) fn usual_beginning<F: Path, P: Ports>(
         Protocol::Tcp => {
             let state = TcpState::None.next(view, keyed.packet.headers.tcp);
             let flags = if state.is_embryonic() { flag::EMBRYONIC } else { 0 };
-            let (more, extension) = ftp::extras(context, keyed, destination).unzip();
-            let flags = flags | more.unwrap_or_default();
-            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension, controller: None }
+            Beginning { state: state.to_u8(), flags, idle: timeouts.tcp(state), extension: None, controller: None }
         }
         Protocol::Udp => Beginning {
             state: UDP_STATE,

@@ -48,36 +48,53 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
     for local in locals.in_turn(context.worker).take(ADDRESSES) {
         let Some(address) = F::address(local.address) else { continue };
         let replies = rss.and_then(|rss| rss.packets(new.forward.protocol, replier, local.address));
-        let mut walk = Walk::begin(context, local, locals.ports, replies);
-        while let Some(port) = walk.next() {
-            let reverse = FlowKey {
-                source: server,
-                destination: address,
-                source_port: server_port,
-                destination_port: port,
-                protocol: new.forward.protocol,
-            };
-            let numbered = introduce::numbered(context, hands, new, reverse);
-            match F::table(context.shared).insert(F::part(hands), &numbered) {
-                Insert::Created(flow) => {
-                    local.pair.begin();
-                    if !walk.is_ours(port) {
-                        context.counters.event(Event::ReplyElsewhere).add(1);
-                    }
-                    return Ok(Some(Opened::Created(flow, destination)));
-                }
-                Insert::Adopted(flow) => {
-                    context.counters.event(Event::FlowAdopted).add(1);
-                    return Ok(Some(Opened::Adopted(flow)));
-                }
-                Insert::ReverseTaken => local.pair.conflict(),
-                Insert::Contended => return Err(Drop::InsertContended),
-                Insert::Full => return Err(Drop::TableFull),
-                Insert::NoExtension => return Err(Drop::NoExtension),
+        let back = FlowKey {
+            source: server,
+            destination: address,
+            source_port: server_port,
+            destination_port: NetPort::ANY,
+            protocol: new.forward.protocol,
+        };
+        match insert_from(context, hands, (local, locals.ports, replies), back, new) {
+            Insert::Created(flow) => {
+                local.pair.begin();
+                return Ok(Some(Opened::Created(flow, destination)));
             }
+            Insert::Adopted(flow) => {
+                context.counters.event(Event::FlowAdopted).add(1);
+                return Ok(Some(Opened::Adopted(flow)));
+            }
+            Insert::ReverseTaken => {}
+            Insert::Contended => return Err(Drop::InsertContended),
+            Insert::Full => return Err(Drop::TableFull),
+            Insert::NoExtension => return Err(Drop::NoExtension),
         }
     }
     Ok(None)
+}
+
+/// Inserts a flow from one local address, whose port is to be found for the key back; `ReverseTaken` when none was.
+pub(super) fn insert_from<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    (local, ports, replies): (&Local, LocalPorts, Option<Packets<'_>>),
+    back: FlowKey<F::Addr>,
+    new: &NewFlow<F>,
+) -> Insert {
+    let mut walk = Walk::begin(context, local, ports, replies);
+    while let Some(port) = walk.next() {
+        let numbered = introduce::numbered(context, hands, new, FlowKey { destination_port: port, ..back });
+        match F::table(context.shared).insert(F::part(hands), &numbered) {
+            Insert::ReverseTaken => local.pair.conflict(),
+            inserted => {
+                if matches!(inserted, Insert::Created(_)) && !walk.is_ours(port) {
+                    context.counters.event(Event::ReplyElsewhere).add(1);
+                }
+                return inserted;
+            }
+        }
+    }
+    Insert::ReverseTaken
 }
 
 /// How the port that leads to a server spreads what it receives over its queues. `None` with one worker, which gets all,
@@ -98,7 +115,7 @@ fn rss<'s>(context: Context<'s>, destination: &Destination) -> Option<&'s Rss> {
 }
 
 /// The ports of one local address in the order in which a worker tries them.
-struct Walk<'l> {
+pub(super) struct Walk<'l> {
     local: &'l Local,
     ports: LocalPorts,
     worker: WorkerIndex,
@@ -116,7 +133,12 @@ struct Walk<'l> {
 }
 
 impl<'l> Walk<'l> {
-    fn begin(context: Context<'_>, local: &'l Local, ports: LocalPorts, replies: Option<Packets<'l>>) -> Self {
+    pub(super) fn begin(
+        context: Context<'_>,
+        local: &'l Local,
+        ports: LocalPorts,
+        replies: Option<Packets<'l>>,
+    ) -> Self {
         let workers = context.shared.boards.len().max(1) as u32;
         let count = ports.count();
         // With fewer ports than workers, slices overlap.
@@ -127,26 +149,6 @@ impl<'l> Walk<'l> {
         let is_worth = most == PROBES && replies.is_some_and(|replies| replies.differ());
         let hashes = if is_worth { HASHES.min(count) } else { 0 };
         Self { local, ports, worker: context.worker, workers, slice, cursor, tried: 0, limits, replies, hashes }
-    }
-
-    fn next(&mut self) -> Option<NetPort> {
-        if let Some(port) = self.next_of_ours() {
-            return Some(port);
-        }
-        let (own, all) = self.limits;
-        let place = if self.tried < own {
-            let place = (self.cursor % self.slice) * self.workers + u32::from(self.worker.0);
-            self.cursor = self.cursor.wrapping_add(1);
-            self.local.pair.set_cursor(self.worker, self.cursor);
-            place
-        } else if self.tried < all {
-            // From behind the own slice's place on, all in a row.
-            (self.cursor % self.slice) * self.workers + u32::from(self.worker.0) + self.tried - own
-        } else {
-            return None;
-        };
-        self.tried += 1;
-        Some(NetPort::new(self.ports.at(place)))
     }
 
     /// The next of all ports to which replies come to this worker, of those that may be looked at.
@@ -169,6 +171,30 @@ impl<'l> Walk<'l> {
     fn is_ours(&self, port: NetPort) -> bool {
         let is_own = |replies: Packets<'_>| replies.queue(port).0 % self.workers == u32::from(self.worker.0);
         self.replies.is_none_or(is_own)
+    }
+}
+
+impl Iterator for Walk<'_> {
+    type Item = NetPort;
+
+    fn next(&mut self) -> Option<NetPort> {
+        if let Some(port) = self.next_of_ours() {
+            return Some(port);
+        }
+        let (own, all) = self.limits;
+        let place = if self.tried < own {
+            let place = (self.cursor % self.slice) * self.workers + u32::from(self.worker.0);
+            self.cursor = self.cursor.wrapping_add(1);
+            self.local.pair.set_cursor(self.worker, self.cursor);
+            place
+        } else if self.tried < all {
+            // From behind the own slice's place on, all in a row.
+            (self.cursor % self.slice) * self.workers + u32::from(self.worker.0) + self.tried - own
+        } else {
+            return None;
+        };
+        self.tried += 1;
+        Some(NetPort::new(self.ports.at(place)))
     }
 }
 
@@ -204,15 +230,15 @@ pub(super) fn release<F: Path>(services: &Services, entry: &FlowEntry<F>) {
     }
 }
 
-/// Counts the local port of a flow that was found at start.
-pub(super) fn recount<F: Path>(services: &Services, entry: &FlowEntry<F>) {
+/// Counts the local port of a flow that was found at start, or of data of FTP.
+pub(super) fn count<F: Path>(services: &Services, entry: &FlowEntry<F>) {
     if let Some(pair) = pair(services, entry) {
         pair.begin();
     }
 }
 
 /// The pair whose port a flow has. A flow to a server on the director itself has the kernel port's address, which is
-/// of no pair.
+/// of no pair, and data of FTP goes to another port of its server.
 #[inline]
 fn pair<'s, F: Path>(services: &'s Services, entry: &FlowEntry<F>) -> Option<&'s LocalPair> {
     let back = entry.reverse()?;
@@ -220,8 +246,12 @@ fn pair<'s, F: Path>(services: &'s Services, entry: &FlowEntry<F>) -> Option<&'s
         return None;
     }
     let local = F::ip(back.destination);
-    let current = services.destination(DestinationSlot(entry.destination())).and_then(|server| server.locals.as_ref());
-    if let Some(local) = current.and_then(|locals| locals.list.iter().find(|known| known.address == local)) {
+    let is_of = |server: &&Destination| server.at.port.is_any() || server.at.port == back.source_port;
+    let current = services.destination(DestinationSlot(entry.destination())).filter(is_of);
+    if let Some(local) = current
+        .and_then(|server| server.locals.as_ref())
+        .and_then(|locals| locals.list.iter().find(|known| known.address == local))
+    {
         return Some(&local.pair);
     }
     // The server was removed, or the address.

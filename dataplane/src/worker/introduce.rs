@@ -21,11 +21,13 @@ use crate::forward::{insert, mss, timestamps, toa};
 use crate::ident::{Endpoint, Protocol};
 use crate::next_hop::Hop;
 use crate::port::{Frame, Ports};
-use crate::service::{ClientAddress, Destination, ExpireReset, Method, ProxyVersion, TcpTimestamps, Toa};
+use crate::service::{
+    ClientAddress, Destination, ExpireReset, Method, ProxyVersion, ServiceSettings, TcpTimestamps, Toa,
+};
 use crate::wire::{Fragment, Headers, TcpFlags, checksum, ipv4, ipv6, number, tcp};
 
 /// Either version of the PROXY header.
-const PROXY: u32 = bit::PROXY_V1 | bit::PROXY_V2;
+pub(super) const PROXY: u32 = bit::PROXY_V1 | bit::PROXY_V2;
 /// Sequence numbers of a local port rise by one in this many nanoseconds, as a power of two: Linux's own clock.
 const SEQUENCE_CLOCK: u32 = 6;
 /// Time stamps of a local port rise by one in this many nanoseconds, as a power of two: a little faster than the
@@ -43,11 +45,34 @@ pub(super) fn begin<F: Path, P: Ports>(
     new: &mut NewFlow<F>,
 ) {
     let Some(service) = context.snapshot.services.service(destination.service) else { return };
-    let settings = &service.settings;
+    begin_as(context, hands, keyed, (destination, &service.settings), service.settings.client_address, new);
+}
+
+/// The same for data of FTP that its client opens. There is no PROXY header: the server had it with the commands.
+pub(super) fn begin_data<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    keyed: &Keyed<'_, F>,
+    destination: &Destination,
+    new: &mut NewFlow<F>,
+) {
+    let Some(service) = context.snapshot.services.service(destination.service) else { return };
+    let told = ClientAddress { proxy: None, ..service.settings.client_address };
+    begin_as(context, hands, keyed, (destination, &service.settings), told, new);
+}
+
+fn begin_as<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    keyed: &Keyed<'_, F>,
+    (destination, settings): (&Destination, &ServiceSettings),
+    told: ClientAddress,
+    new: &mut NewFlow<F>,
+) {
     let hop = context.snapshot.hops.destination(destination.slot);
     let hides_client = destination.method == Method::FullNat && *hop != Hop::Kernel;
     if keyed.key.protocol == Protocol::Udp {
-        if hides_client && settings.client_address.proxy == Some(ProxyVersion::V2) {
+        if hides_client && told.proxy == Some(ProxyVersion::V2) {
             new.flags |= flag::INFO_DUE;
         }
         return;
@@ -56,7 +81,7 @@ pub(super) fn begin<F: Path, P: Ports>(
     if let Some(extension) = new.extension.as_mut().filter(|extension| extension.bits & PROXIED != 0) {
         if hides_client {
             let stamp = timestamps::value(frame, keyed.packet.headers);
-            if behind_proxy(keyed.key, settings.client_address, stamp, extension) {
+            if behind_proxy(keyed.key, told, stamp, extension) {
                 new.flags |= flag::INFO_DUE;
             }
         }
@@ -77,7 +102,7 @@ pub(super) fn begin<F: Path, P: Ports>(
         extension.bits |= bit::RENUMBER;
         extension.shifts[0].from = first;
         stamps(frame, keyed.packet.headers, settings.tcp_timestamps, &mut extension);
-        if inform(keyed.key, settings.client_address, &mut extension) {
+        if inform(keyed.key, told, &mut extension) {
             new.flags |= flag::INFO_DUE;
         }
     }
@@ -199,7 +224,9 @@ pub(super) fn from_client<F: Path>(
         if bits & bit::NO_STAMPS != 0 {
             timestamps::remove(frame, headers);
         }
-        aim(record, seen, translation);
+        if bits & PROXY != 0 {
+            aim(record, seen, translation);
+        }
     }
     let is_due = entry.state().flags() & flag::INFO_DUE != 0;
     if !is_due || headers.fragment != Fragment::Whole {

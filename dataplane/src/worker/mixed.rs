@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::egress::{self, Learnt};
 use super::pass::{ADMISSIONS, Keyed};
 use super::path::{self, Path};
-use super::{Context, Hands, Packet, admit, carry, extended, introduce, reply};
+use super::{Context, Hands, Packet, admit, carry, extended, ftp, introduce, reply};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Family, Find, FlowEntry, FlowKey, V4, V6, flag};
 use crate::forward::icmp::ErrorKind;
@@ -70,6 +70,9 @@ pub(super) fn admit<'h, F: Path, P: Ports>(
         let flowless = match context.shared.flows6.lookup(&mapped) {
             Find::Hit { flow, direction } => carry::packet_after_all(context, hands, six, flow, direction),
             Find::Miss if !is_mixed => {
+                if context.snapshot.services.has_ftp() {
+                    six = ftp::expected(context, hands, six)?;
+                }
                 let Packet { frame, .. } = six.packet;
                 return Some(Keyed { packet: Packet { frame, headers, port }, key });
             }
@@ -163,11 +166,21 @@ pub(super) fn packet<F: Path, P: Ports>(
         let vip = || F::ip(entry.forward().destination);
         return carry::one_way::<V4, F, P>(context, hands, packet, entry, destination, vip);
     };
+    let record = F::table(context.shared).extension(entry);
+    let Packet { mut frame, headers, port } = packet;
+    let mut headers = *headers;
+    if let Some(record) = record
+        && entry.state().flags() & flag::FTP != 0
+        && let Err(reason) = ftp::commands(context, hands, (&mut frame, &mut headers), entry, record, direction)
+    {
+        return hands.discard(context, frame, reason);
+    }
+    let packet = Packet { frame, headers: &headers, port };
     let Some(packet) = fit(context, hands, packet, &passage) else { return };
     let mtu = mtu(packet.headers, &passage);
     let mut headers = *packet.headers;
     let Packet { mut frame, port, .. } = packet;
-    if let Some(record) = F::table(context.shared).extension(entry) {
+    if let Some(record) = record {
         let bytes = hands.ports.bytes_mut(&mut frame);
         let additions = extended::prepare(context, (entry, record), (bytes, &headers), direction, mtu);
         introduce::add(context, hands, &mut frame, &mut headers, &additions, |hands, frame, headers| {

@@ -129,13 +129,13 @@ impl Shared {
         self.flows4.for_each(|entry| {
             if entry.rule().is_none() {
                 count(entry.destination(), path::activity(entry));
-                fullnat::recount(services, entry);
+                fullnat::count(services, entry);
             }
         });
         self.flows6.for_each(|entry| {
             if entry.rule().is_none() {
                 count(entry.destination(), path::activity(entry));
-                fullnat::recount(services, entry);
+                fullnat::count(services, entry);
             }
             if entry.state().flags() & flag::MIXED != 0 {
                 self.mixed.store(true, Ordering::Relaxed);

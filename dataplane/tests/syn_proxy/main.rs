@@ -5,6 +5,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod ftp;
 mod hand;
 mod peer;
 mod told;
