@@ -1,9 +1,10 @@
 //! The command line: one command for each thing that the generator does.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dataplane::worker::Idle;
 
 use crate::error::PktgenError;
-use crate::wire;
+use crate::{reflect, send, sink, wire};
 
 /// Sends, receives and measures packets by AF_XDP, on both sides of a director.
 ///
@@ -18,6 +19,9 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    Send(Box<send::SendArgs>),
+    Sink(sink::SinkArgs),
+    Reflect(reflect::ReflectArgs),
     Wire(wire::WireArgs),
 }
 
@@ -26,6 +30,27 @@ pub(crate) enum Command {
 pub(crate) enum Format {
     Text,
     Json,
+}
+
+/// What to do while no frames come.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(crate) enum IdleArg {
+    /// Spin for ever: the least delay, a whole core
+    Busy,
+    /// Spin for a while, then sleep until frames come
+    Adaptive,
+    /// Sleep at once
+    Sleep,
+}
+
+impl From<IdleArg> for Idle {
+    fn from(idle: IdleArg) -> Self {
+        match idle {
+            IdleArg::Busy => Self::Busy,
+            IdleArg::Adaptive => Self::Adaptive,
+            IdleArg::Sleep => Self::Sleep,
+        }
+    }
 }
 
 /// Where the work is done.

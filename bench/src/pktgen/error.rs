@@ -1,8 +1,13 @@
 //! Why the generator has no result.
 
 use std::io;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use dataplane::port::xsk::XskError;
+
+use crate::stream::{BadStream, FileError};
+use crate::trial::TrialError;
 
 /// What can go wrong between a command line and its result.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +26,20 @@ pub(crate) enum PktgenError {
     Attach { interface: String, source: libbpf_rs::Error },
     #[error("the embedded program has no {0}; rebuild sluice-pktgen")]
     Embedded(&'static str),
+    #[error("cannot find the way from {place} to {to}: {why}; give it with --to-mac and --from")]
+    NoNextHop { place: String, to: IpAddr, why: String },
+    #[error("nothing to send: give --to, or --file")]
+    NoStream,
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Stream(#[from] BadStream),
+    #[error(transparent)]
+    Trial(#[from] TrialError),
+    #[error("cannot make a histogram: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
+    #[error("cannot write the latency log {file}: {source}")]
+    Log { file: PathBuf, source: io::Error },
     #[error(transparent)]
     Xsk(#[from] XskError),
     #[error("core {0} is not among this machine's; choose another with --core")]

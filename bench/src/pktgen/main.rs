@@ -2,13 +2,24 @@
 
 // Times and counts become figures to read; no digit that matters is lost.
 #![allow(clippy::cast_precision_loss, clippy::cast_sign_loss)]
+// Help texts come from comments and are not markdown.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 mod cli;
 mod error;
+mod generate;
 mod link;
+mod measure;
+mod next_hop;
 mod number;
+mod progress;
+mod reflect;
 mod report;
+mod send;
+mod sink;
 mod stop;
+mod stream;
+mod trial;
 mod wire;
 
 use std::io::{self, Write};
@@ -20,6 +31,9 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Send(args) => send::run(&args),
+        Command::Sink(args) => sink::run(&args),
+        Command::Reflect(args) => reflect::run(&args),
         Command::Wire(args) => wire::run(&args),
     };
     match result {

@@ -13,7 +13,7 @@ use dataplane::worker::{Idle, Patience};
 use serde::Serialize;
 use sluice_bench::machine::Machine;
 
-use crate::cli::{Format, Hardware};
+use crate::cli::{Format, Hardware, IdleArg};
 use crate::error::PktgenError;
 use crate::link::{self, Place, Receive};
 use crate::report::{self, LinkReport, Rate};
@@ -57,13 +57,6 @@ pub(crate) struct WireArgs {
 enum Checksum {
     Offload,
     Full,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum IdleArg {
-    Busy,
-    Adaptive,
-    Sleep,
 }
 
 /// The MAC addresses of what leaves by one end.
@@ -237,16 +230,6 @@ impl From<Checksum> for ChecksumMode {
         match mode {
             Checksum::Offload => Self::Offload,
             Checksum::Full => Self::Full,
-        }
-    }
-}
-
-impl From<IdleArg> for Idle {
-    fn from(idle: IdleArg) -> Self {
-        match idle {
-            IdleArg::Busy => Self::Busy,
-            IdleArg::Adaptive => Self::Adaptive,
-            IdleArg::Sleep => Self::Sleep,
         }
     }
 }

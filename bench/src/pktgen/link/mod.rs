@@ -5,6 +5,7 @@ mod open;
 mod place;
 mod take;
 
-pub(crate) use open::{LinkCounters, ProgramReport, Receive, SocketReport, open};
+pub(crate) use namespace::within;
+pub(crate) use open::{LinkCounters, Opened, ProgramReport, Receive, SocketReport, open};
 pub(crate) use place::Place;
 pub(crate) use take::PortRange;

@@ -11,7 +11,7 @@ use crate::error::PktgenError;
 const NAMED: &str = "/run/netns";
 
 /// Calls `work` with this thread in a namespace, and brings the thread back.
-pub(super) fn within<T>(name: Option<&str>, work: impl FnOnce() -> Result<T, PktgenError>) -> Result<T, PktgenError> {
+pub(crate) fn within<T>(name: Option<&str>, work: impl FnOnce() -> Result<T, PktgenError>) -> Result<T, PktgenError> {
     let Some(name) = name else { return work() };
     let failed = |source| PktgenError::Namespace { name: name.to_owned(), source };
     let own = File::open("/proc/thread-self/ns/net").map_err(failed)?;

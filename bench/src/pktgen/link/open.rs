@@ -17,6 +17,8 @@ use crate::error::PktgenError;
 /// What is received on opened places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Receive {
+    /// Nothing: frames are only sent, and the kernel keeps what comes.
+    Nothing,
     /// TCP and UDP to these ports.
     Ports(PortRange),
     /// Every frame.
@@ -28,6 +30,8 @@ pub(crate) enum Receive {
 pub(crate) struct Opened {
     /// The interfaces' own addresses, by port.
     pub(crate) macs: Vec<MacAddr>,
+    /// The largest MTU of the interfaces, in bytes.
+    pub(crate) mtu: u32,
     /// What the programs and sockets count.
     pub(crate) counters: LinkCounters,
     /// The ports. Dropped last: a program never outlives its sockets' being counted.
@@ -97,6 +101,7 @@ fn open_here(places: &[Place], receive: Receive) -> Result<Opened, PktgenError> 
         mtu = mtu.max(interface.mtu().map_err(|source| failed(place, source))?);
         macs.push(mac_of(&place.interface).map_err(|source| failed(place, source))?.ok_or_else(missing)?);
         let filter = match receive {
+            Receive::Nothing => continue,
             Receive::Ports(ports) => Filter::Ports(ports),
             Receive::Everything => Filter::Everything,
         };
@@ -110,7 +115,7 @@ fn open_here(places: &[Place], receive: Receive) -> Result<Opened, PktgenError> 
             program.give(place.queue.0, *fd)?;
         }
     }
-    Ok(Opened { macs, counters: LinkCounters { programs, sockets }, ports })
+    Ok(Opened { macs, mtu, counters: LinkCounters { programs, sockets }, ports })
 }
 
 impl LinkCounters {
