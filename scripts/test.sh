@@ -6,7 +6,8 @@
 #
 #   STEP     only the steps whose name contains one of these words
 #   --list   print the names of the steps and end
-#   --full   also what takes long: 1 GiB transfers, IPVS itself in a virtual machine, fuzzing
+#   --full   also what takes long: 1 GiB transfers, IPVS itself in a virtual machine, whether the
+#            comparisons with other programs run, fuzzing
 #            (FUZZ_MINUTES each target, 10), a soak test (SOAK_MINUTES, 10)
 #
 # Needs root (network namespaces, AF_XDP), about 30 minutes on two cores, and makes no traffic outside
@@ -157,6 +158,7 @@ lab_steps() {
 }
 
 long_steps() {
+  local peer
   run vm-ipvs-sequences 30 "$TESTS/vm-sequences.sh"
   run vm-packets 20 "$TESTS/vm-packets.sh"
   run vm-bond 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/bond.sh" "$SLUICE_ROOT" "$SLUICE_BIN"
@@ -164,6 +166,9 @@ long_steps() {
   run vm-realserver-tun 20 "$SLUICE_ROOT/scripts/ipvs-vm.sh" "$SLUICE_ROOT/scripts/vm/realserver-tun.sh" "$SLUICE_ROOT"
   run lab-synproxy-loss 20 "$TESTS/lab-synproxy-loss.sh" 256
   run lab-synproxy-flood 20 "$TESTS/lab-synproxy-flood.sh"
+  for peer in haproxy veth ipvs; do
+    run "compare-$peer" 20 "$SLUICE_ROOT/scripts/compare/$peer.sh" --quick
+  done
   run fuzz $((${FUZZ_MINUTES:-10} * 4 + 30)) "$TESTS/fuzz.sh" "${FUZZ_MINUTES:-10}"
   run soak $((${SOAK_MINUTES:-10} + 10)) "$TESTS/lab-soak.sh" "${SOAK_MINUTES:-10}"
 }
