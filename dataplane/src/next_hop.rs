@@ -121,6 +121,28 @@ impl Hop {
     }
 }
 
+/// A hop that most packets go by, in a third of a cache line: a port, no tag, the neighbour's address known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainHop {
+    /// Destination and source address of every frame.
+    pub link: [u8; 12],
+    /// Largest IP packet, in bytes.
+    pub mtu: u16,
+    /// The port.
+    pub port: PortIndex,
+}
+
+impl PlainHop {
+    fn of(hop: &Hop) -> Option<Self> {
+        match hop {
+            Hop::Neighbour { port, header, mtu } => {
+                Some(Self { link: header.as_slice().try_into().ok()?, mtu: *mtu, port: *port })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a prefix leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route {
@@ -133,6 +155,8 @@ enum Route {
 pub struct NextHops {
     generation: u16,
     hops: Vec<Hop>,
+    /// For each hop, its plain form, if it has one.
+    plain: Vec<Option<PlainHop>>,
     routes_v4: PrefixMap<Ipv4Net, Route>,
     routes_v6: PrefixMap<Ipv6Net, Route>,
     neighbours: HashMap<(Link, IpAddr), HopIndex>,
@@ -167,6 +191,35 @@ impl NextHops {
         self.hops.get(index.0 as usize).unwrap_or(&Hop::NoRoute)
     }
 
+    /// The plain form of the hop at an index, if it has one.
+    #[inline]
+    pub fn plain(&self, index: HopIndex) -> Option<&PlainHop> {
+        self.plain.get(index.0 as usize)?.as_ref()
+    }
+
+    /// The plain form of a hop that a flow remembered ([`NextHops::remembered`]), if it still is right and has one.
+    #[inline]
+    pub fn plain_return(&self, stored: u32) -> Option<&PlainHop> {
+        self.plain(self.recall(stored)?)
+    }
+
+    /// What a flow stores of a hop: this table's generation above its index.
+    pub const fn remembered(&self, hop: HopIndex) -> u32 {
+        (self.generation as u32) << 16 | hop.0 as u32
+    }
+
+    /// The hop that a flow stored, if it is of this table.
+    #[inline]
+    pub const fn recall(&self, stored: u32) -> Option<HopIndex> {
+        if (stored >> 16) as u16 == self.generation { Some(HopIndex(stored as u16)) } else { None }
+    }
+
+    /// The plain form of the way to a destination, if it has one.
+    #[inline]
+    pub fn plain_destination(&self, slot: DestinationSlot) -> Option<&PlainHop> {
+        self.plain(*self.destinations.get(slot.0 as usize)?)
+    }
+
     /// The way to a destination (for TUN: to the tunnel's end).
     #[inline]
     pub fn destination(&self, slot: DestinationSlot) -> &Hop {
@@ -192,6 +245,7 @@ impl NextHopsBuilder {
             table: NextHops {
                 generation,
                 hops: vec![Hop::NoRoute],
+                plain: vec![None],
                 routes_v4: PrefixMap::new(),
                 routes_v6: PrefixMap::new(),
                 neighbours: HashMap::new(),
@@ -206,6 +260,7 @@ impl NextHopsBuilder {
     /// [`TooManyHops`] past 65535.
     pub fn hop(&mut self, hop: Hop) -> Result<HopIndex, TooManyHops> {
         let index = u16::try_from(self.table.hops.len()).map_err(|_| TooManyHops)?;
+        self.table.plain.push(PlainHop::of(&hop));
         self.table.hops.push(hop);
         Ok(HopIndex(index))
     }

@@ -101,6 +101,12 @@ impl StateWord {
         self.0 as u8 == Life::Live as u8
     }
 
+    /// Whether the flow is live, in this protocol state, and has no flags but some of `ignored`.
+    #[inline]
+    pub fn is_just(self, state: u8, ignored: u16) -> bool {
+        self.0 as u32 & !(u32::from(ignored) << 16) == u32::from(state) << 8 | Life::Live as u32
+    }
+
     #[inline]
     pub(super) fn life(self) -> Life {
         match self.0 as u8 {
@@ -344,9 +350,9 @@ impl<F: Family> FlowEntry<F> {
         self.beside.store(number.map_or(0, |number| number + 1), Ordering::Relaxed);
     }
 
-    /// The packed key of a direction.
+    /// The packed key of a direction; zeros where there is none.
     #[inline]
-    pub(super) fn words(&self, direction: Direction) -> F::Words {
+    pub fn words(&self, direction: Direction) -> F::Words {
         match direction {
             Direction::Forward => F::load(&self.forward),
             Direction::Reverse => F::load(&self.reverse),

@@ -43,6 +43,13 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn pack(key: &FlowKey<Self::Addr>) -> Self::Words;
     /// The key that was packed, or `None` where there is none.
     fn unpack(words: &Self::Words) -> Option<FlowKey<Self::Addr>>;
+    /// The packed key of a packet: of its addresses, which stand behind one another from `at` on, and of
+    /// [`transport`]. `None` when the packet ends before.
+    fn read(packet: &[u8], at: usize, transport: u64) -> Option<Self::Words>;
+    /// The packed key of packets that run the other way. No key stays none.
+    fn turned(words: &Self::Words) -> Self::Words;
+    /// Whether source or destination is a loopback address.
+    fn is_loopback(words: &Self::Words) -> bool;
     /// A packed key that no packet has, unless `mark` is 0.
     fn marked(words: Self::Words, mark: u8) -> Self::Words;
     /// Cells that hold no key.
@@ -73,16 +80,33 @@ impl Family for V4 {
 
     #[inline]
     fn pack(key: &FlowKey<Ipv4Addr>) -> [u64; 2] {
-        let source = u64::from(u32::from_ne_bytes(key.source.octets()));
-        let destination = u64::from(u32::from_ne_bytes(key.destination.octets()));
+        let source = u64::from(u32::from_le_bytes(key.source.octets()));
+        let destination = u64::from(u32::from_le_bytes(key.destination.octets()));
         [source | destination << 32, pack_transport(key)]
     }
 
     #[inline]
     fn unpack(words: &[u64; 2]) -> Option<FlowKey<Ipv4Addr>> {
         let [addresses, transport] = *words;
-        let address = |half: u64| Ipv4Addr::from((half as u32).to_ne_bytes());
+        let address = |half: u64| Ipv4Addr::from((half as u32).to_le_bytes());
         unpack_transport(transport, address(addresses), address(addresses >> 32))
+    }
+
+    #[inline]
+    fn read(packet: &[u8], at: usize, transport: u64) -> Option<[u64; 2]> {
+        let addresses: &[u8; 8] = packet.get(at..)?.first_chunk()?;
+        Some([u64::from_le_bytes(*addresses), transport])
+    }
+
+    #[inline]
+    fn turned(&[addresses, transport]: &[u64; 2]) -> [u64; 2] {
+        [addresses.rotate_left(32), turned_transport(transport)]
+    }
+
+    #[inline]
+    fn is_loopback(&[addresses, _]: &[u64; 2]) -> bool {
+        let is_loopback = |half: u64| half as u8 == 127;
+        is_loopback(addresses) || is_loopback(addresses >> 32)
     }
 
     #[inline]
@@ -133,6 +157,26 @@ impl Family for V6 {
     }
 
     #[inline]
+    fn read(packet: &[u8], at: usize, transport: u64) -> Option<[u64; 5]> {
+        let addresses: &[u8; 32] = packet.get(at..)?.first_chunk()?;
+        let (words, _) = addresses.as_chunks::<8>();
+        let &[a, b, c, d] = words.first_chunk()?;
+        let [a, b, c, d] = [a, b, c, d].map(u64::from_le_bytes);
+        Some([a, b, c, d, transport])
+    }
+
+    #[inline]
+    fn turned(&[a, b, c, d, transport]: &[u64; 5]) -> [u64; 5] {
+        [c, d, a, b, turned_transport(transport)]
+    }
+
+    #[inline]
+    fn is_loopback(&[a, b, c, d, _]: &[u64; 5]) -> bool {
+        let loopback = pack_v6(Ipv6Addr::LOCALHOST);
+        [a, b] == loopback || [c, d] == loopback
+    }
+
+    #[inline]
     fn marked(mut words: [u64; 5], mark: u8) -> [u64; 5] {
         words[4] |= u64::from(mark) << MARK;
         words
@@ -171,11 +215,20 @@ const fn no_key<A: Copy>(unspecified: A) -> FlowKey<A> {
 /// Above ports and protocol, in the word of a key that has them: what a key is of that no packet has.
 const MARK: u32 = 40;
 
+/// The word of a packed key that holds ports and transport, by its IANA number.
+#[inline]
+pub(crate) fn transport(source_port: NetPort, destination_port: NetPort, protocol: u8) -> u64 {
+    u64::from(source_port.raw()) | u64::from(destination_port.raw()) << 16 | u64::from(protocol) << 32
+}
+
 #[inline]
 fn pack_transport<A>(key: &FlowKey<A>) -> u64 {
-    u64::from(key.source_port.raw())
-        | u64::from(key.destination_port.raw()) << 16
-        | u64::from(key.protocol.number()) << 32
+    transport(key.source_port, key.destination_port, key.protocol.number())
+}
+
+#[inline]
+fn turned_transport(word: u64) -> u64 {
+    word >> 32 << 32 | u64::from((word as u32).rotate_left(16))
 }
 
 #[inline]
@@ -191,13 +244,13 @@ fn unpack_transport<A>(word: u64, source: A, destination: A) -> Option<FlowKey<A
 
 #[inline]
 fn pack_v6(address: Ipv6Addr) -> [u64; 2] {
-    let bits = u128::from_ne_bytes(address.octets());
+    let bits = u128::from_le_bytes(address.octets());
     [bits as u64, (bits >> 64) as u64]
 }
 
 #[inline]
 fn unpack_v6(low: u64, high: u64) -> Ipv6Addr {
-    Ipv6Addr::from((u128::from(low) | u128::from(high) << 64).to_ne_bytes())
+    Ipv6Addr::from((u128::from(low) | u128::from(high) << 64).to_le_bytes())
 }
 
 #[inline]
@@ -243,6 +296,41 @@ mod tests {
             let six = key(Ipv6Addr::from(a), Ipv6Addr::from(b), ports, tcp);
             prop_assert_eq!(V6::unpack(&V6::pack(&six)), Some(six));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_read_from_a_packet_is_the_packed_one(a: u128, b: u128, ports: (u16, u16), at in 0usize..40) {
+            let four = key(Ipv4Addr::from(a as u32), Ipv4Addr::from(b as u32), ports, true);
+            let six = key(Ipv6Addr::from(a), Ipv6Addr::from(b), ports, true);
+            let transport = transport(four.source_port, four.destination_port, 6);
+            let packet = |addresses: &[&[u8]]| [&vec![7; at], &addresses.concat()[..]].concat();
+            let (source, destination) = (four.source.octets(), four.destination.octets());
+            prop_assert_eq!(V4::read(&packet(&[&source, &destination]), at, transport), Some(V4::pack(&four)));
+            prop_assert_eq!(V4::read(&packet(&[&source]), at, transport), None);
+            let (source, destination) = (six.source.octets(), six.destination.octets());
+            prop_assert_eq!(V6::read(&packet(&[&source, &destination]), at, transport), Some(V6::pack(&six)));
+            prop_assert_eq!(V6::read(&packet(&[&source]), at, transport), None);
+        }
+
+        #[test]
+        fn a_turned_key_is_the_key_of_the_way_back(a: u128, b: u128, ports: (u16, u16)) {
+            let (one, two) = (Ipv6Addr::from(a), Ipv6Addr::from(b));
+            let back = (ports.1, ports.0);
+            prop_assert_eq!(V6::turned(&V6::pack(&key(one, two, ports, false))), V6::pack(&key(two, one, back, false)));
+            let (one, two) = (Ipv4Addr::from(a as u32), Ipv4Addr::from(b as u32));
+            prop_assert_eq!(V4::turned(&V4::pack(&key(one, two, ports, true))), V4::pack(&key(two, one, back, true)));
+        }
+    }
+
+    #[test]
+    fn loopback_is_known_on_either_side() {
+        let four = |a: [u8; 4], b: [u8; 4]| V4::is_loopback(&V4::pack(&key(a.into(), b.into(), (1, 2), true)));
+        assert!(four([127, 1, 2, 3], [1, 2, 3, 4]) && four([1, 2, 3, 4], [127, 0, 0, 1]));
+        assert!(!four([1, 127, 127, 127], [126, 0, 0, 127]));
+        let six = |a: Ipv6Addr, b: Ipv6Addr| V6::is_loopback(&V6::pack(&key(a, b, (1, 2), true)));
+        let other: Ipv6Addr = "2001:db8::1".parse().unwrap();
+        assert!(six(Ipv6Addr::LOCALHOST, other) && six(other, Ipv6Addr::LOCALHOST) && !six(other, other));
     }
 
     #[test]

@@ -76,8 +76,9 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.find_words(&F::pack(key), probe)
     }
 
+    /// As [`Table::find`], of a packed key.
     #[inline]
-    pub(super) fn find_words(&self, words: &F::Words, probe: &Probe) -> Find {
+    pub fn find_words(&self, words: &F::Words, probe: &Probe) -> Find {
         if probe.matching == 0 {
             return Find::Miss;
         }

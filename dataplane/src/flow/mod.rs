@@ -30,6 +30,7 @@ pub use entry::{FlowEntry, FlowRef, NewFlow, StateWord, flag};
 pub use extension::{Extension, FlowLink, NewExtension, Shift, Terms, bit};
 pub use hash::KeyHash;
 pub use insert::Insert;
+pub(crate) use key::transport;
 pub use key::{Family, FlowKey, V4, V6};
 pub use lookup::{Find, Probe};
 pub use memory::Mapping;

@@ -98,8 +98,9 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.hash_words(&F::pack(key))
     }
 
+    /// As [`Table::hash`], of a packed key.
     #[inline]
-    pub(super) fn hash_words(&self, words: &F::Words) -> KeyHash {
+    pub fn hash_words(&self, words: &F::Words) -> KeyHash {
         self.hasher.hash::<F>(words)
     }
 

@@ -1,13 +1,10 @@
-//! The usual packet, edited at one go: no VLAN tag, no IP option, no fragment, TCP, UDP or SCTP.
+//! The usual packet, edited at one go: no VLAN tag, no IP option, no fragment, TCP or UDP.
 //!
 //! Everything is at a fixed place then, so one bounds check serves all of it; any other packet takes the general way
-//! by [`super::nat`] and [`super::ttl`], with the same result.
+//! by [`super::nat`] and [`super::ttl`], with the same result. Checksums follow by their difference (RFC 1624).
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use super::nat::{Rewrite, swap};
 use crate::wire::checksum::Delta;
-use crate::wire::{Fragment, ipv4, ipv6, number, sctp, tcp, udp};
+use crate::wire::{ipv4, ipv6, tcp, udp};
 
 /// Length of an Ethernet header's addresses.
 pub const LINK: usize = 12;
@@ -16,80 +13,121 @@ const L3: usize = 14;
 /// Offsets of the transport header.
 const L4_V4: usize = L3 + ipv4::LENGTH;
 const L4_V6: usize = L3 + ipv6::LENGTH;
+/// Bytes of a transport header up to the end of its checksum.
+const TCP_HEAD: usize = tcp::CHECKSUM + 2;
+const UDP_HEAD: usize = udp::CHECKSUM + 2;
 
-/// New Ethernet addresses, addresses and ports, and a TTL one less, for an IPv4 packet.
+/// Which transport a plain packet has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Gives an IPv4 packet new Ethernet addresses, the addresses and ports of a packed key, and a TTL one less.
 #[inline]
-pub fn translate_v4(frame: &mut [u8], protocol: u8, link: &[u8; LINK], to: &Rewrite<Ipv4Addr>) {
-    let Some((header, transport)) = frame.split_first_chunk_mut::<L4_V4>() else { return };
-    let addresses = swap::<4>(header, L3 + ipv4::SOURCE, to.source.octets()).and(swap::<4>(
-        header,
-        L3 + ipv4::DESTINATION,
-        to.destination.octets(),
-    ));
-    route_header(header, link, addresses);
-    let total = usize::from(u16::from_be_bytes([header[L3 + ipv4::TOTAL_LENGTH], header[L3 + ipv4::TOTAL_LENGTH + 1]]));
-    ports(transport, protocol, addresses, to, || total.saturating_sub(ipv4::LENGTH));
+pub fn translate_v4(frame: &mut [u8], transport: Transport, link: &[u8; LINK], &[addresses, ports]: &[u64; 2]) {
+    match transport {
+        Transport::Tcp => {
+            let Some(head) = frame.first_chunk_mut::<{ L4_V4 + TCP_HEAD }>() else { return };
+            let delta = address_v4(head, link, addresses).and(replace(head, L4_V4, ports as u32));
+            update(head, L4_V4 + tcp::CHECKSUM, |sum| delta.apply(sum));
+        }
+        Transport::Udp => {
+            let Some(head) = frame.first_chunk_mut::<{ L4_V4 + UDP_HEAD }>() else { return };
+            let delta = address_v4(head, link, addresses).and(replace(head, L4_V4, ports as u32));
+            update(head, L4_V4 + udp::CHECKSUM, |sum| delta.apply_udp(sum));
+        }
+    }
 }
 
 /// As [`translate_v4`], for an IPv6 packet.
 #[inline]
-pub fn translate_v6(frame: &mut [u8], protocol: u8, link: &[u8; LINK], to: &Rewrite<Ipv6Addr>) {
-    let Some((header, transport)) = frame.split_first_chunk_mut::<L4_V6>() else { return };
-    let addresses = swap::<16>(header, L3 + ipv6::SOURCE, to.source.octets()).and(swap::<16>(
-        header,
-        L3 + ipv6::DESTINATION,
-        to.destination.octets(),
-    ));
-    header[..LINK].copy_from_slice(link);
-    header[L3 + ipv6::HOP_LIMIT] = header[L3 + ipv6::HOP_LIMIT].wrapping_sub(1);
-    let payload = [header[L3 + ipv6::PAYLOAD_LENGTH], header[L3 + ipv6::PAYLOAD_LENGTH + 1]];
-    ports(transport, protocol, addresses, to, || usize::from(u16::from_be_bytes(payload)));
+pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5]) {
+    let ports = to[4] as u32;
+    match transport {
+        Transport::Tcp => {
+            let Some(head) = frame.first_chunk_mut::<{ L4_V6 + TCP_HEAD }>() else { return };
+            let delta = address_v6(head, link, to).and(replace(head, L4_V6, ports));
+            update(head, L4_V6 + tcp::CHECKSUM, |sum| delta.apply(sum));
+        }
+        Transport::Udp => {
+            let Some(head) = frame.first_chunk_mut::<{ L4_V6 + UDP_HEAD }>() else { return };
+            let delta = address_v6(head, link, to).and(replace(head, L4_V6, ports));
+            update(head, L4_V6 + udp::CHECKSUM, |sum| delta.apply_udp(sum));
+        }
+    }
 }
 
 /// New Ethernet addresses and a TTL one less, for an IPv4 packet.
 #[inline]
 pub fn route_v4(frame: &mut [u8], link: &[u8; LINK]) {
-    if let Some(header) = frame.first_chunk_mut::<L4_V4>() {
-        route_header(header, link, Delta::default());
+    if let Some(head) = frame.first_chunk_mut::<L4_V4>() {
+        route_header_v4(head, link, Delta::default());
     }
 }
 
 /// As [`route_v4`], for an IPv6 packet.
 #[inline]
 pub fn route_v6(frame: &mut [u8], link: &[u8; LINK]) {
-    if let Some(header) = frame.first_chunk_mut::<L4_V6>() {
-        header[..LINK].copy_from_slice(link);
-        header[L3 + ipv6::HOP_LIMIT] = header[L3 + ipv6::HOP_LIMIT].wrapping_sub(1);
+    if let Some(head) = frame.first_chunk_mut::<L4_V6>() {
+        route_header_v6(head, link);
     }
 }
 
 #[inline]
-fn route_header(header: &mut [u8; L4_V4], link: &[u8; LINK], addresses: Delta) {
-    header[..LINK].copy_from_slice(link);
-    let old = [header[L3 + ipv4::TTL], header[L3 + ipv4::PROTOCOL]];
-    let new = [old[0].wrapping_sub(1), old[1]];
-    header[L3 + ipv4::TTL] = new[0];
-    let delta = addresses.and(Delta::default().replace(old, new));
-    let sum = delta.apply([header[L3 + ipv4::CHECKSUM], header[L3 + ipv4::CHECKSUM + 1]]);
-    header[L3 + ipv4::CHECKSUM..L3 + ipv4::SOURCE].copy_from_slice(&sum);
+fn address_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: u64) -> Delta {
+    let delta = replace_wide(head, L3 + ipv4::SOURCE, addresses);
+    route_header_v4(head, link, delta);
+    delta
 }
 
 #[inline]
-fn ports<A>(transport: &mut [u8], protocol: u8, addresses: Delta, to: &Rewrite<A>, length: impl FnOnce() -> usize) {
-    let ([a, b], [c, d]) = (to.source_port.to_wire(), to.destination_port.to_wire());
-    if protocol == number::TCP {
-        let Some(header) = transport.first_chunk_mut::<{ tcp::LENGTH }>() else { return };
-        let delta = addresses.and(swap::<4>(header, 0, [a, b, c, d]));
-        let sum = delta.apply([header[tcp::CHECKSUM], header[tcp::CHECKSUM + 1]]);
-        header[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&sum);
-    } else if protocol == number::SCTP {
-        let Some(packet) = transport.get_mut(..length()) else { return };
-        sctp::rewrite_ports(packet, Fragment::Whole, (to.source_port, to.destination_port));
-    } else {
-        let Some(header) = transport.first_chunk_mut::<{ udp::LENGTH }>() else { return };
-        let delta = addresses.and(swap::<4>(header, 0, [a, b, c, d]));
-        let sum = delta.apply_udp([header[udp::CHECKSUM], header[udp::CHECKSUM + 1]]);
-        header[udp::CHECKSUM..udp::LENGTH].copy_from_slice(&sum);
+fn address_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], &[a, b, c, d, _]: &[u64; 5]) -> Delta {
+    route_header_v6(head, link);
+    let at = L3 + ipv6::SOURCE;
+    let source = replace_wide(head, at, a).and(replace_wide(head, at + 8, b));
+    source.and(replace_wide(head, at + 16, c)).and(replace_wide(head, at + 24, d))
+}
+
+#[inline]
+fn route_header_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: Delta) {
+    head[..LINK].copy_from_slice(link);
+    head[L3 + ipv4::TTL] = head[L3 + ipv4::TTL].wrapping_sub(1);
+    // The word of TTL and protocol is 0x0100 less, whatever it was.
+    let delta = addresses.and(Delta::default().replace([1, 0], [0, 0]));
+    update(head, L3 + ipv4::CHECKSUM, |sum| delta.apply(sum));
+}
+
+#[inline]
+fn route_header_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK]) {
+    head[..LINK].copy_from_slice(link);
+    head[L3 + ipv6::HOP_LIMIT] = head[L3 + ipv6::HOP_LIMIT].wrapping_sub(1);
+}
+
+/// Puts a half of a packed key's word at an offset, which lies inside; gives the difference for a checksum over it.
+#[inline]
+fn replace<const N: usize>(head: &mut [u8; N], at: usize, new: u32) -> Delta {
+    let Some(place) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { return Delta::default() };
+    let old = std::mem::replace(place, new.to_le_bytes());
+    Delta::default().replace(old, *place)
+}
+
+/// As [`replace`], a whole word.
+#[inline]
+fn replace_wide<const N: usize>(head: &mut [u8; N], at: usize, new: u64) -> Delta {
+    let Some(place) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) else { return Delta::default() };
+    let old = std::mem::replace(place, new.to_le_bytes());
+    Delta::default().replace(old, *place)
+}
+
+/// Changes the checksum field at an offset, which lies inside.
+#[inline]
+fn update<const N: usize>(head: &mut [u8; N], at: usize, change: impl FnOnce([u8; 2]) -> [u8; 2]) {
+    if let Some(field) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<2>) {
+        *field = change(*field);
     }
 }
 
@@ -97,10 +135,27 @@ fn ports<A>(transport: &mut [u8], protocol: u8, addresses: Delta, to: &Rewrite<A
 mod tests {
     use proptest::prelude::*;
 
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
-    use crate::forward::{nat, ttl};
-    use crate::ident::NetPort;
-    use crate::wire::{self, Headers, checksum};
+    use crate::flow::{Family, FlowKey, V4, V6};
+    use crate::forward::nat::{self, Rewrite};
+    use crate::forward::ttl;
+    use crate::ident::{NetPort, Protocol};
+    use crate::wire::{self, Headers, number};
+
+    fn key<A>(to: &Rewrite<A>) -> FlowKey<A>
+    where
+        A: Copy,
+    {
+        FlowKey {
+            source: to.source,
+            destination: to.destination,
+            source_port: to.source_port,
+            destination_port: to.destination_port,
+            protocol: Protocol::Tcp,
+        }
+    }
 
     /// A plain frame of these addresses and ports; transport checksums need not be right to be updated rightly.
     fn frame(addresses: &[u8], protocol: u8, hops: u8, transport: &[u8; 20]) -> Vec<u8> {
@@ -140,7 +195,8 @@ mod tests {
             new in any::<[[u8; 16]; 2]>(),
             ports in any::<[u16; 2]>(),
         ) {
-            let protocol = if is_tcp { number::TCP } else { number::UDP };
+            let (protocol, of) =
+                if is_tcp { (number::TCP, Transport::Tcp) } else { (number::UDP, Transport::Udp) };
             let [source_port, destination_port] = ports.map(NetPort::new);
             let general = |frame: &mut [u8], headers: &Headers| {
                 ttl::decrement(frame, headers).unwrap();
@@ -151,7 +207,7 @@ mod tests {
             let (mut theirs, headers) = (ours.clone(), parsed(&ours));
             let [source, destination] = new.map(Ipv6Addr::from);
             let to = Rewrite { source, source_port, destination, destination_port };
-            translate_v6(&mut ours, protocol, &link, &to);
+            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)));
             nat::rewrite_v6(&mut theirs, &headers, &to);
             general(&mut theirs, &headers);
             prop_assert_eq!(&ours, &theirs);
@@ -164,7 +220,7 @@ mod tests {
             let (mut theirs, headers) = (ours.clone(), parsed(&ours));
             let [source, destination] = new.map(|a| Ipv4Addr::new(a[0], a[1], a[2], a[3]));
             let to = Rewrite { source, source_port, destination, destination_port };
-            translate_v4(&mut ours, protocol, &link, &to);
+            translate_v4(&mut ours, of, &link, &V4::pack(&key(&to)));
             nat::rewrite_v4(&mut theirs, &headers, &to);
             general(&mut theirs, &headers);
             prop_assert_eq!(&ours, &theirs);

@@ -33,7 +33,7 @@ pub use mss_clamp::MssClamp;
 pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};
 pub use persistence::Persistence;
 pub use settings::ServiceSettings;
-pub use table::{DuplicateService, ServiceSpec, Services, ServicesBuilder};
+pub use table::{Brief, DuplicateService, ServiceSpec, Services, ServicesBuilder};
 pub use tcp_timestamps::TcpTimestamps;
 pub use thresholds::Thresholds;
 pub use tunnel::{Encapsulation, GreChecksum, GueChecksum, Tunnel};

@@ -12,13 +12,24 @@ use super::{
 use crate::ident::{Endpoint, NetPort, Protocol, Weight};
 use crate::sched::{Scheduler, SchedulerKind};
 
+/// What a packet of an established flow needs of its destination: found by its slot in one step.
+#[derive(Debug, Clone)]
+pub struct Brief {
+    /// How packets get there.
+    pub method: Method,
+    /// What its flows carried.
+    pub counts: Arc<DestinationCounts>,
+    service: ServiceIndex,
+    /// Where in the service's destinations, or behind them in its draining ones, it stands.
+    at: u32,
+}
+
 /// All services and destinations of one configuration, immutable.
 #[derive(Debug, Default)]
 pub struct Services {
     services: Vec<Service>,
     points: Points,
-    // Where in `services` a slot's destination stands.
-    by_slot: Vec<Option<(ServiceIndex, u32)>>,
+    by_slot: Vec<Option<Brief>>,
     /// Whether any service may have connections of FTP's commands that are helped.
     has_ftp: bool,
     // Removed destinations that flows still refer to.
@@ -65,12 +76,16 @@ impl Services {
     /// The destination that a flow's slot means, unless it was removed.
     #[inline]
     pub fn destination(&self, slot: DestinationSlot) -> Option<&Destination> {
-        let (service, at) = (*self.by_slot.get(slot.0 as usize)?)?;
-        let service = self.services.get(service.0 as usize)?;
-        service
-            .destinations
-            .get(at as usize)
-            .or_else(|| service.draining.get((at as usize).checked_sub(service.destinations.len())?))
+        let brief = self.brief(slot)?;
+        let (service, at) = (self.services.get(brief.service.0 as usize)?, brief.at as usize);
+        let draining = || service.draining.get(at.checked_sub(service.destinations.len())?);
+        service.destinations.get(at).or_else(draining)
+    }
+
+    /// As [`Services::destination`], no more than most packets need.
+    #[inline]
+    pub fn brief(&self, slot: DestinationSlot) -> Option<&Brief> {
+        self.by_slot.get(slot.0 as usize)?.as_ref()
     }
 
     /// Whether an address and port are FULLNAT's own: nothing but replies of real servers comes there.
@@ -194,7 +209,8 @@ impl ServicesBuilder {
             if self.services.by_slot.len() <= slot {
                 self.services.by_slot.resize(slot + 1, None);
             }
-            self.services.by_slot[slot] = Some((index, at as u32));
+            let (method, counts) = (destination.method, Arc::clone(&destination.counts));
+            self.services.by_slot[slot] = Some(Brief { method, counts, service: index, at: at as u32 });
         }
         state.prepare(scheduler);
         let is_v4 = points.iter().any(MatchPoint::is_v4);

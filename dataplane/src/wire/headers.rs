@@ -79,6 +79,13 @@ pub struct Headers {
 }
 
 impl Headers {
+    /// Whether the packet has the ports of a transport that services balance.
+    #[inline]
+    pub const fn has_ports(&self) -> bool {
+        matches!(self.protocol, number::TCP | number::UDP | number::SCTP)
+            && !matches!(self.fragment, Fragment::Later { .. })
+    }
+
     /// Whether the packet has everything at its usual place: no tags, options, extension headers or fragments.
     #[inline]
     pub fn is_plain(&self) -> bool {

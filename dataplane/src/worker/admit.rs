@@ -344,5 +344,5 @@ pub(super) fn usual_beginning<F: Path, P: Ports>(
 fn way_back<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> u32 {
     let hops = &context.snapshot.hops;
     let client = F::ip(keyed.key.source);
-    carry::pack(hops.generation(), hops.lookup(client))
+    hops.remembered(hops.lookup(client))
 }

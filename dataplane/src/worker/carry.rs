@@ -14,9 +14,9 @@ use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::nat::Rewrite;
-use crate::forward::{mtu, plain, ttl};
-use crate::ident::{PortIndex, Protocol};
-use crate::next_hop::{Hop, HopIndex};
+use crate::forward::{mtu, ttl};
+use crate::ident::Protocol;
+use crate::next_hop::Hop;
 use crate::port::Ports;
 use crate::service::{Destination, DestinationSlot, Method};
 use crate::state::TcpState;
@@ -306,12 +306,6 @@ fn to_server_dr<F: Path, P: Ports>(
     if *hop == Hop::Kernel {
         return egress::to_kernel(context, hands, packet);
     }
-    if let Some((port, link)) = plain_way(hands, &packet, hop) {
-        let Packet { mut frame, .. } = packet;
-        F::route_plain(hands.ports.bytes_mut(&mut frame), link);
-        egress::transmit(context, hands, frame, port);
-        return;
-    }
     let Some(packet) = fit(context, hands, packet, hop, 0, vip) else { return };
     egress::send(context, hands, packet, hop, || destination.at.address, None);
 }
@@ -343,59 +337,23 @@ fn translate<F: Path, P: Ports>(
     (speaker, towards): (impl Fn() -> IpAddr, impl FnOnce() -> IpAddr),
     learnt: impl FnOnce() -> Option<Learnt>,
 ) {
-    if let Some((port, link)) = plain_way(hands, &packet, hop) {
-        let Packet { mut frame, headers, .. } = packet;
-        F::translate_plain(hands.ports.bytes_mut(&mut frame), headers.protocol, link, to);
-        egress::transmit(context, hands, frame, port);
-        return;
-    }
     let Some(mut packet) = fit(context, hands, packet, hop, 0, speaker) else { return };
     F::rewrite(hands.ports.bytes_mut(&mut packet.frame), packet.headers, to);
     let learnt = if matches!(hop, Hop::OnLink(_)) { learnt() } else { None };
     egress::send(context, hands, packet, hop, towards, learnt);
 }
 
-/// The port and Ethernet addresses for a packet that can be edited at one go, if it is such a packet and may go on.
-#[inline(always)]
-fn plain_way<'h, P: Ports>(
-    hands: &Hands<P>,
-    packet: &Packet<'_>,
-    hop: &'h Hop,
-) -> Option<(PortIndex, &'h [u8; plain::LINK])> {
-    let headers = packet.headers;
-    let (port, header, mtu) = match hop {
-        Hop::Neighbour { port, header, mtu } => (*port, header, mtu),
-        Hop::Spread { ports, header, mtu } => {
-            (egress::member(ports, hands.ports.bytes(&packet.frame), headers), header, mtu)
-        }
-        _ => return None,
-    };
-    let link = header.as_slice().try_into().ok()?;
-    let may_pass = headers.ttl > 1 && headers.ip_length() <= usize::from(*mtu);
-    (may_pass && headers.is_plain()).then_some((port, link))
-}
-
 /// The way back to a flow's client: remembered by the flow while the routes stay the same.
 #[inline(always)]
 pub(super) fn way_to_client<'s, F: Path>(context: Context<'s>, entry: &FlowEntry<F>, client: IpAddr) -> &'s Hop {
     let hops = &context.snapshot.hops;
-    let [generation, index] = unpack(entry.return_hop());
-    if generation == hops.generation() {
-        return hops.hop(HopIndex(index));
+    if let Some(index) = hops.recall(entry.return_hop()) {
+        return hops.hop(index);
     }
     let index = hops.lookup(client);
-    entry.set_return_hop(pack(hops.generation(), index));
+    entry.set_return_hop(hops.remembered(index));
     context.counters.event(Event::RouteRefreshed).add(1);
     hops.hop(index)
-}
-
-/// What a flow stores of a hop: the table's generation above its index.
-pub(super) const fn pack(generation: u16, hop: HopIndex) -> u32 {
-    (generation as u32) << 16 | hop.0 as u32
-}
-
-const fn unpack(stored: u32) -> [u16; 2] {
-    [(stored >> 16) as u16, stored as u16]
 }
 
 /// Takes one off TTL or hop limit and checks the length against the way out; what does not pass is answered by ICMP

@@ -12,6 +12,7 @@ mod egress;
 mod error;
 mod extended;
 mod farewell;
+mod fast;
 mod fragment;
 mod ftp;
 mod fullnat;

@@ -2,15 +2,14 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use arrayvec::ArrayVec;
 
-use super::path::Path;
+use super::fast::Fast;
+use super::path::{self, Path};
 use super::{Context, Hands, Packet, admit, carry, error, fragment, gate, mixed, watch};
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, KeyHash, V4, V6};
-use crate::ident::{PortIndex, Protocol};
+use crate::ident::PortIndex;
 use crate::port::{BURST, Burst, ChecksumMode, Frame, Ports};
 use crate::rules::Scope;
 use crate::snapshot::Defended;
@@ -29,7 +28,7 @@ pub(super) struct Keyed<'h, F: Path> {
 struct Lot<F: Path> {
     frames: ArrayVec<Frame, BURST>,
     headers: ArrayVec<Headers, BURST>,
-    keys: ArrayVec<FlowKey<F::Addr>, BURST>,
+    keys: ArrayVec<F::Words, BURST>,
     hashes: ArrayVec<KeyHash, BURST>,
 }
 
@@ -40,12 +39,12 @@ impl<F: Path> Lot<F> {
 
     /// Adds a packet and asks for the memory that its lookup will read. Gives the frame back when the lot is full.
     #[inline(always)]
-    fn push(&mut self, context: Context<'_>, frame: Frame, headers: Headers, key: FlowKey<F::Addr>) -> Option<Frame> {
+    fn push(&mut self, context: Context<'_>, frame: Frame, headers: Headers, key: F::Words) -> Option<Frame> {
         if self.frames.is_full() {
             return Some(frame);
         }
         let table = F::table(context.shared);
-        let hash = table.hash(&key);
+        let hash = table.hash_words(&key);
         table.prefetch(hash);
         self.frames.push(frame);
         self.headers.push(headers);
@@ -111,83 +110,87 @@ impl Source {
     }
 }
 
-/// Parses a frame and puts it, keyed, with the others of its family; what has no ports goes its own way. Refuses
-/// loopback addresses (a local server may have one, but no host on a wire: the kernel, with `route_localnet`, would
-/// take them for its own) and, where its port asks for it, sees to its transport checksum.
+/// Parses a frame and puts it, keyed, with the others of its family; what has no ports goes its own way.
 #[inline(always)]
 fn sort<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    mut frame: Frame,
+    frame: Frame,
     from: Source,
     v4: &mut Lot<V4>,
     v6: &mut Lot<V6>,
 ) {
-    let bytes = hands.ports.bytes(&frame);
-    let headers = match wire::parse(bytes) {
+    let headers = match wire::parse(hands.ports.bytes(&frame)) {
         Ok(headers) => headers,
         Err(reason) => return hands.discard(context, frame, reason),
     };
     if headers.fragment != Fragment::Whole && context.snapshot.policy.defence.fragments == Defended::On {
         return hands.discard(context, frame, Drop::DefendedFragment);
     }
-    let keys = Keys::of(&headers, bytes);
-    let is_loopback = match &keys {
-        Keys::V4(key) => key.source.is_loopback() || key.destination.is_loopback(),
-        Keys::V6(key) => key.source.is_loopback() || key.destination.is_loopback(),
-        Keys::None => headers.is_loopback(bytes),
+    if !headers.has_ports() {
+        return portless(context, hands, frame, &headers, from);
+    }
+    match headers.version {
+        IpVersion::V4 => enlist(context, hands, frame, headers, from, v4),
+        IpVersion::V6 => enlist(context, hands, frame, headers, from, v6),
+    }
+}
+
+/// Adds a packet with ports to its lot.
+#[inline(always)]
+fn enlist<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    frame: Frame,
+    headers: Headers,
+    from: Source,
+    lot: &mut Lot<F>,
+) {
+    let Some(key) = path::words::<F>(&headers, hands.ports.bytes(&frame)) else {
+        return hands.discard(context, frame, Drop::Truncated);
     };
-    if is_loopback && !from.is_kernel {
-        return hands.discard(context, frame, Drop::Martian);
-    }
-    if from.checksum == ChecksumMode::Full {
-        match checksum::settle(hands.ports.bytes_mut(&mut frame), &headers) {
-            Ok(Settled::Completed) => context.counters.event(Event::ChecksumCompleted).add(1),
-            Ok(_) => {}
-            Err(reason) => return hands.discard(context, frame, reason),
-        }
-    }
+    let Some(frame) = welcome(context, hands, frame, &headers, from, F::is_loopback(&key)) else { return };
     // A lot holds as many as a burst, so there is always room.
-    let left = match keys {
-        Keys::V4(key) => v4.push(context, frame, headers, key),
-        Keys::V6(key) => v6.push(context, frame, headers, key),
-        Keys::None => return portless(context, hands, Packet { frame, headers: &headers, port: from.port }),
-    };
-    if let Some(frame) = left {
+    if let Some(frame) = lot.push(context, frame, headers, key) {
         hands.ports.free(frame);
     }
 }
 
-/// The key that a packet is looked up by, if it has ports.
-pub(super) enum Keys {
-    V4(FlowKey<Ipv4Addr>),
-    V6(FlowKey<Ipv6Addr>),
-    None,
-}
-
-impl Keys {
-    #[inline(always)]
-    pub(super) fn of(headers: &Headers, bytes: &[u8]) -> Self {
-        let protocol = Protocol::from_number(headers.protocol);
-        match (protocol, headers.fragment, headers.version) {
-            (None, ..) | (_, Fragment::Later { .. }, _) => Self::None,
-            (Some(protocol), _, IpVersion::V4) => Self::V4(key::<V4>(headers, bytes, protocol)),
-            (Some(protocol), _, IpVersion::V6) => Self::V6(key::<V6>(headers, bytes, protocol)),
+/// Refuses loopback addresses (a local server may have one, but no host on a wire: the kernel, with `route_localnet`,
+/// would take them for its own) and, where its port asks for it, sees to a packet's transport checksum.
+#[inline(always)]
+fn welcome<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    mut frame: Frame,
+    headers: &Headers,
+    from: Source,
+    is_loopback: bool,
+) -> Option<Frame> {
+    if is_loopback && !from.is_kernel {
+        hands.discard(context, frame, Drop::Martian);
+        return None;
+    }
+    if from.checksum == ChecksumMode::Full {
+        match checksum::settle(hands.ports.bytes_mut(&mut frame), headers) {
+            Ok(Settled::Completed) => context.counters.event(Event::ChecksumCompleted).add(1),
+            Ok(_) => {}
+            Err(reason) => {
+                hands.discard(context, frame, reason);
+                return None;
+            }
         }
     }
-}
-
-#[inline(always)]
-fn key<F: Path>(headers: &Headers, bytes: &[u8], protocol: Protocol) -> FlowKey<F::Addr> {
-    let (source, destination) = F::addresses(headers, bytes);
-    let (source_port, destination_port) = (headers.source_port, headers.destination_port);
-    FlowKey { source, destination, source_port, destination_port, protocol }
+    Some(frame)
 }
 
 /// A later fragment, or neither TCP nor UDP.
 #[inline(never)]
-fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
-    match packet.headers.fragment {
+fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, headers: &Headers, from: Source) {
+    let is_loopback = headers.is_loopback(hands.ports.bytes(&frame));
+    let Some(frame) = welcome(context, hands, frame, headers, from, is_loopback) else { return };
+    let packet = Packet { frame, headers, port: from.port };
+    match headers.fragment {
         Fragment::Later { .. } => fragment::follow(context, hands, packet),
         _ => error::relate(context, hands, packet),
     }
@@ -202,30 +205,57 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
     for hash in &lot.hashes {
         probes.push(table.probe(*hash));
     }
-    for (at, frame) in lot.frames.drain(..).enumerate() {
-        let (Some(headers), Some(key), Some(probe)) = (lot.headers.get(at), lot.keys.get(at), probes.get(at)) else {
-            // All four have one length.
-            hands.ports.free(frame);
-            continue;
-        };
-        let keyed = Keyed::<F> { packet: Packet { frame, headers, port }, key };
-        let flowless = match table.find(keyed.key, probe) {
-            Find::Hit { direction: Direction::Forward, .. }
-                if context.snapshot.gates.scope == Scope::Established && gate::denies::<F>(context, keyed.key) =>
-            {
-                hands.discard(context, keyed.packet.frame, Drop::Denied);
-                None
+    let mut fast = Fast::new(context, hands);
+    // All four have one length.
+    let lot = lot.frames.drain(..).zip(&lot.headers).zip(&lot.keys).zip(&probes);
+    for (((frame, headers), key), probe) in lot {
+        let found = table.find_words(key, probe);
+        let frame = match (found, &mut fast) {
+            (Find::Hit { flow, direction }, Some(fast)) => {
+                match fast.packet(context, hands, frame, headers, table.entry(flow), direction) {
+                    None => continue,
+                    Some(frame) => frame,
+                }
             }
-            Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
-            Find::Miss => Some(keyed),
-            Find::Unsettled => {
-                hands.discard(context, keyed.packet.frame, Drop::InsertContended);
-                None
-            }
+            _ => frame,
         };
-        if let Some(keyed) = flowless {
-            admit(context, hands, keyed);
+        act::<F, P>(context, hands, Packet { frame, headers, port }, key, found);
+    }
+    if let Some(mut fast) = fast {
+        fast.count(context);
+    }
+}
+
+/// Handles a packet that does not go the fast way.
+#[inline(never)]
+fn act<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    packet: Packet<'_>,
+    key: &F::Words,
+    found: Find,
+) {
+    let Some(key) = F::unpack(key) else {
+        // It has ports, so it has a transport.
+        return hands.discard(context, packet.frame, Drop::UnhandledProtocol);
+    };
+    let keyed = Keyed::<F> { packet, key: &key };
+    let flowless = match found {
+        Find::Hit { direction: Direction::Forward, .. }
+            if context.snapshot.gates.scope == Scope::Established && gate::denies::<F>(context, keyed.key) =>
+        {
+            hands.discard(context, keyed.packet.frame, Drop::Denied);
+            None
         }
+        Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
+        Find::Miss => Some(keyed),
+        Find::Unsettled => {
+            hands.discard(context, keyed.packet.frame, Drop::InsertContended);
+            None
+        }
+    };
+    if let Some(keyed) = flowless {
+        admit(context, hands, keyed);
     }
 }
 

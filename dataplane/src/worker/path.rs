@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Hands, Shared};
-use crate::flow::{Direction, Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6};
+use crate::flow::{Direction, Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6, transport};
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
-use crate::forward::plain;
+use crate::forward::plain::{self, Transport};
 use crate::ident::Protocol;
 use crate::state::{Activity, SctpState, TcpState, View};
-use crate::wire::Headers;
+use crate::wire::{Headers, ipv4, ipv6};
 
 /// The path of one family.
 pub(super) trait Path: Family {
@@ -35,16 +35,19 @@ pub(super) trait Path: Family {
         outer: (Self::Addr, Self::Addr),
         inner: &Rewrite<Self::Addr>,
     );
-    /// Translates a plain packet and sends it on its way: see [`plain`].
-    fn translate_plain(frame: &mut [u8], protocol: u8, link: &[u8; plain::LINK], to: &Rewrite<Self::Addr>);
+    /// Gives a plain packet the addresses and ports of a packed key and sends it on its way: see [`plain`].
+    fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words);
     /// Sends a plain packet on its way as it is.
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]);
+    /// Offset of the addresses in an IP header.
+    const ADDRESSES: usize;
     /// Rewrites addresses and ports.
     fn rewrite(frame: &mut [u8], headers: &Headers, to: &Rewrite<Self::Addr>);
 }
 
 impl Path for V4 {
     const IS_V6: bool = false;
+    const ADDRESSES: usize = ipv4::SOURCE;
 
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
@@ -78,8 +81,8 @@ impl Path for V4 {
     }
 
     #[inline]
-    fn translate_plain(frame: &mut [u8], protocol: u8, link: &[u8; plain::LINK], to: &Rewrite<Ipv4Addr>) {
-        plain::translate_v4(frame, protocol, link, to);
+    fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
+        plain::translate_v4(frame, transport, link, to);
     }
 
     #[inline]
@@ -105,6 +108,7 @@ impl Path for V4 {
 
 impl Path for V6 {
     const IS_V6: bool = true;
+    const ADDRESSES: usize = ipv6::SOURCE;
 
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
@@ -138,8 +142,8 @@ impl Path for V6 {
     }
 
     #[inline]
-    fn translate_plain(frame: &mut [u8], protocol: u8, link: &[u8; plain::LINK], to: &Rewrite<Ipv6Addr>) {
-        plain::translate_v6(frame, protocol, link, to);
+    fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
+        plain::translate_v6(frame, transport, link, to);
     }
 
     #[inline]
@@ -161,6 +165,13 @@ impl Path for V6 {
     ) {
         icmp_translate::translate_v6(frame, headers, embedded, outer, inner);
     }
+}
+
+/// The packed key of a packet that has ports.
+#[inline]
+pub(super) fn words<F: Path>(headers: &Headers, frame: &[u8]) -> Option<F::Words> {
+    let transport = transport(headers.source_port, headers.destination_port, headers.protocol);
+    F::read(frame, headers.l3 as usize + F::ADDRESSES, transport)
 }
 
 /// The key of a packet that runs the other way.

@@ -1,11 +1,13 @@
 //! Packets that are watched: taken one at a time, with every step written down.
 //!
 //! Only while a watch is in the snapshot. What happened to a packet is told from the outside, by the counters that moved
-//! and the frames that left, so that a watched packet goes exactly the way of all others.
+//! and the frames that left, so that a watched packet goes the way of all others (but for `fast`, whose results are the same).
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::limiter::Limiter;
-use super::pass::{self, Keys, Source};
-use super::path::Path;
+use super::pass::{self, Source};
+use super::path::{self, Path};
 use super::{Context, Hands};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
@@ -49,6 +51,27 @@ impl Watcher {
         record.port = frame.0;
         record.fill(frame.1);
         self.records.push(record);
+    }
+}
+
+/// The key that a packet is looked up by, if it has ports.
+enum Keys {
+    V4(FlowKey<Ipv4Addr>),
+    V6(FlowKey<Ipv6Addr>),
+    None,
+}
+
+impl Keys {
+    fn of(headers: &Headers, bytes: &[u8]) -> Self {
+        fn key<F: Path>(headers: &Headers, bytes: &[u8]) -> Option<FlowKey<F::Addr>> {
+            F::unpack(&path::words::<F>(headers, bytes)?)
+        }
+        let key = match headers.version {
+            _ if !headers.has_ports() => None,
+            IpVersion::V4 => key::<V4>(headers, bytes).map(Self::V4),
+            IpVersion::V6 => key::<V6>(headers, bytes).map(Self::V6),
+        };
+        key.unwrap_or(Self::None)
     }
 }
 

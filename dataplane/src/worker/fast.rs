@@ -1,0 +1,151 @@
+//! The fast way: a plain packet of an established flow that moves nothing in it but its deadline.
+//!
+//! It is found out by few comparisons, rewritten by the words of the flow's other key and sent by a plain hop. Whatever
+//! else there may be to do with a packet, it is given back untouched, and goes the way that knows all cases
+//! ([`super::carry`]) with the same result.
+
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
+
+use super::path::Path;
+use super::{Context, Hands};
+use crate::clock::Tick;
+use crate::counters::{Drop, Event};
+use crate::flow::{Direction, FlowEntry, flag};
+use crate::forward::plain::Transport;
+use crate::ident::PortIndex;
+use crate::next_hop::NextHops;
+use crate::port::{Frame, Ports};
+use crate::rules::Scope;
+use crate::service::{DestinationSlot, Method, Services};
+use crate::state::{TcpState, UDP_STATE};
+use crate::wire::{Headers, TcpFlags, number};
+
+/// What the packets of a burst are compared with, and what is counted of them.
+pub(super) struct Fast<'a> {
+    services: &'a Services,
+    hops: &'a NextHops,
+    worker: usize,
+    now: Tick,
+    tcp_deadline: Tick,
+    udp_deadline: Tick,
+    tally: Tally,
+}
+
+/// Frames that were sent by one port and not counted yet.
+struct Tally {
+    port: PortIndex,
+    frames: u64,
+    bytes: u64,
+}
+
+impl<'a> Fast<'a> {
+    /// For one burst. `None` where every packet has to be looked at closely.
+    #[inline(always)]
+    pub(super) fn new<P>(context: Context<'a>, hands: &Hands<P>) -> Option<Self> {
+        let snapshot = context.snapshot;
+        if snapshot.gates.scope == Scope::Established || snapshot.watch.is_some() || hands.watcher.is_on {
+            return None;
+        }
+        let timeouts = &snapshot.policy.timeouts;
+        Some(Self {
+            services: &snapshot.services,
+            hops: &snapshot.hops,
+            worker: context.worker.0 as usize,
+            now: context.now,
+            tcp_deadline: context.now.after(timeouts.tcp(TcpState::Established)),
+            udp_deadline: context.now.after(timeouts.udp()),
+            tally: Tally { port: PortIndex(0), frames: 0, bytes: 0 },
+        })
+    }
+
+    /// Sends a packet of a flow on, or gives it back.
+    #[inline(always)]
+    pub(super) fn packet<F: Path, P: Ports>(
+        &mut self,
+        context: Context<'_>,
+        hands: &mut Hands<P>,
+        mut frame: Frame,
+        headers: &Headers,
+        entry: &FlowEntry<F>,
+        direction: Direction,
+    ) -> Option<Frame> {
+        let Some((transport, state, deadline)) = self.usual(headers) else { return Some(frame) };
+        if !entry.state().is_just(state, flag::CONTROLLED) || entry.deadline().reached(self.now) {
+            return Some(frame);
+        }
+        let slot = DestinationSlot(entry.destination());
+        let Some(destination) = self.services.brief(slot) else { return Some(frame) };
+        let hop = match direction {
+            Direction::Forward => self.hops.plain_destination(slot),
+            Direction::Reverse => self.hops.plain_return(entry.return_hop()),
+        };
+        let Some(hop) = hop else { return Some(frame) };
+        let length = headers.ip_length();
+        if headers.ttl <= 1 || length > usize::from(hop.mtu) {
+            return Some(frame);
+        }
+        let other = entry.words(direction.opposite());
+        if other != F::Words::default() {
+            let to = F::turned(&other);
+            F::translate_plain(hands.ports.bytes_mut(&mut frame), transport, &hop.link, &to);
+        } else if destination.method == Method::Dr {
+            F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link);
+        } else {
+            return Some(frame);
+        }
+        if let Some(traffic) = destination.counts.traffic().get(self.worker) {
+            match direction {
+                Direction::Forward => traffic.inbound.count(length),
+                Direction::Reverse => traffic.outbound.count(length),
+            }
+        }
+        entry.set_deadline(deadline);
+        self.send(context, hands, frame, hop.port);
+        None
+    }
+
+    /// The transport of a usual packet, the state of a flow that it moves nothing in, and that flow's next deadline.
+    #[inline(always)]
+    fn usual(&self, headers: &Headers) -> Option<(Transport, u8, Tick)> {
+        const MOVING: u8 = TcpFlags::SYN.with(TcpFlags::FIN).with(TcpFlags::RST).byte();
+        const STEADY: u8 = TcpFlags::ACK.byte();
+        if !headers.is_plain() {
+            return None;
+        }
+        match headers.protocol {
+            number::TCP if headers.tcp.byte() & (MOVING | STEADY) == STEADY => {
+                Some((Transport::Tcp, TcpState::Established.to_u8(), self.tcp_deadline))
+            }
+            number::UDP => Some((Transport::Udp, UDP_STATE, self.udp_deadline)),
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn send<P: Ports>(&mut self, context: Context<'_>, hands: &mut Hands<P>, frame: Frame, port: PortIndex) {
+        if port != self.tally.port {
+            self.count(context);
+            self.tally.port = port;
+        }
+        let bytes = frame.len() as u64;
+        match hands.ports.transmit(port, frame) {
+            Ok(()) => {
+                self.tally.frames += 1;
+                self.tally.bytes += bytes;
+            }
+            Err(frame) => hands.discard(context, frame, Drop::PortFull),
+        }
+    }
+
+    /// Counts what was sent.
+    #[inline(always)]
+    pub(super) fn count(&mut self, context: Context<'_>) {
+        let Tally { port, frames, bytes } = self.tally;
+        self.tally = Tally { port, frames: 0, bytes: 0 };
+        context.counters.event(Event::Forwarded).add(frames);
+        if let Some(traffic) = context.counters.ports().get(port.0 as usize) {
+            traffic.sent.packets.add(frames);
+            traffic.sent.bytes.add(bytes);
+        }
+    }
+}
