@@ -1,7 +1,7 @@
 //! Finding a flow by a packet's key, in steps that a worker takes for a whole burst each, so that waits overlap:
 //! hash and prefetch buckets, probe buckets and prefetch entries, compare keys.
 
-use super::entry::{FlowRef, Life};
+use super::entry::{FlowEntry, FlowRef, Life, StateWord};
 use super::hash::KeyHash;
 use super::key::{Family, FlowKey};
 use super::memory::prefetch;
@@ -10,14 +10,26 @@ use super::storage::Storage;
 use super::sync::{AtomicU64, Ordering, RETRIES, pause};
 use super::table::Table;
 
-/// What the two buckets of a key hold for its tag.
+/// A lookup under way: where its key may stand, and then what is there.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    hash: KeyHash,
+    buckets: [u32; 2],
+    tag: u16,
     /// Slots whose tag matches: the lower bits for the first bucket, then the second's.
     matching: u32,
     /// The first of them.
     first: SlotWord,
+}
+
+/// The flow of the first slot that matched: nearly always the one that is looked for.
+#[derive(Debug)]
+pub struct Likely<'t, F: Family> {
+    /// Its entry.
+    pub entry: &'t FlowEntry<F>,
+    /// Its state and flags when they were read: it was live.
+    pub state: StateWord,
+    /// Its key that matched.
+    pub direction: Direction,
 }
 
 /// What a lookup found.
@@ -47,36 +59,48 @@ enum Look {
 }
 
 impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
-    /// Asks for both bucket lines ahead of [`Table::probe`].
+    /// Begins the lookup of a packed key: asks for both its bucket lines.
     #[inline]
-    pub fn prefetch(&self, hash: KeyHash) {
-        for bucket in hash.buckets(self.buckets) {
-            prefetch(&self.store.buckets()[bucket]);
+    pub fn aim(&self, words: &F::Words) -> Probe {
+        let hash = self.hash_words(words);
+        let buckets = hash.buckets(self.buckets);
+        for bucket in buckets {
+            if let Some(bucket) = self.store.buckets().get(bucket) {
+                prefetch(bucket);
+            }
         }
+        Probe { buckets: buckets.map(|bucket| bucket as u32), tag: hash.tag(), matching: 0, first: SlotWord(0) }
     }
 
     /// Reads both buckets and asks for the line of the first entry that may be it.
     #[inline]
-    pub fn probe(&self, hash: KeyHash) -> Probe {
-        let pattern = SlotWord::pattern(hash.tag());
-        let buckets = self.buckets_of(hash);
-        let matching = self.store.matches(buckets, pattern, MATCH);
-        let mut first = SlotWord(0);
-        if matching != 0 {
-            let bit = matching.trailing_zeros() as usize;
-            first = SlotWord(slot(buckets, bit).load(Ordering::Acquire));
-            prefetch(self.entry_at(first.index()));
+    pub fn probe(&self, probe: &mut Probe) {
+        let Some(buckets) = self.aimed(probe) else { return };
+        probe.matching = self.store.matches(buckets, SlotWord::pattern(probe.tag), MATCH);
+        if probe.matching != 0 {
+            let bit = probe.matching.trailing_zeros() as usize;
+            probe.first = SlotWord(slot(buckets, bit).load(Ordering::Acquire));
+            if let Some(entry) = self.store.entries().get(probe.first.index() as usize) {
+                prefetch(entry);
+            }
         }
-        Probe { hash, matching, first }
     }
 
-    /// Finds the flow of a key that was probed. Retries a bounded number of times what others are about to finish.
+    /// The flow of a packed key that was probed, if it is the first that matched, and live. `None` says nothing:
+    /// [`Table::find_words`] does.
     #[inline]
-    pub fn find(&self, key: &FlowKey<F::Addr>, probe: &Probe) -> Find {
-        self.find_words(&F::pack(key), probe)
+    pub fn likely(&self, words: &F::Words, probe: &Probe) -> Option<Likely<'_, F>> {
+        let (word, direction) = (probe.first, probe.first.direction());
+        let entry = self.store.entries().get(word.index() as usize)?;
+        if word.is_empty() || !entry.holds(direction, words) {
+            return None;
+        }
+        let state = entry.state();
+        state.is_live().then_some(Likely { entry, state, direction })
     }
 
-    /// As [`Table::find`], of a packed key.
+    /// Finds the flow of a packed key that was probed. Retries a bounded number of times what others are about to
+    /// finish.
     #[inline]
     pub fn find_words(&self, words: &F::Words, probe: &Probe) -> Find {
         if probe.matching == 0 {
@@ -85,13 +109,28 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         // It may have been emptied between the two reads of the probe: `look` sees that the key is another's or dead.
         match self.look(probe.first, words) {
             Look::Hit(flow, direction) => Find::Hit { flow, direction },
-            _ => self.find_again(words, probe.hash),
+            _ => self.find_again(words, probe),
         }
     }
 
     /// Finds the flow of a key, in one go.
     pub fn lookup(&self, key: &FlowKey<F::Addr>) -> Find {
-        self.find(key, &self.probe(self.hash(key)))
+        self.lookup_words(&F::pack(key))
+    }
+
+    /// As [`Table::lookup`], of a packed key.
+    pub(super) fn lookup_words(&self, words: &F::Words) -> Find {
+        let mut probe = self.aim(words);
+        self.probe(&mut probe);
+        self.find_words(words, &probe)
+    }
+
+    /// The two buckets of a lookup of this table; none of another one's, which may be larger.
+    #[inline]
+    fn aimed(&self, probe: &Probe) -> Option<[&Bucket<N>; 2]> {
+        let [one, two] = probe.buckets;
+        let buckets = self.store.buckets();
+        Some([buckets.get(one as usize)?, buckets.get(two as usize)?])
     }
 
     /// A key's two buckets.
@@ -102,13 +141,13 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     #[cold]
-    fn find_again(&self, words: &F::Words, hash: KeyHash) -> Find {
-        let pattern = SlotWord::pattern(hash.tag());
+    fn find_again(&self, words: &F::Words, probe: &Probe) -> Find {
+        let (pattern, Some(buckets)) = (SlotWord::pattern(probe.tag), self.aimed(probe)) else { return Find::Miss };
         let mut result = Find::Miss;
         for _ in 0..RETRIES {
             result = Find::Miss;
             let mut again = false;
-            for cell in self.buckets_of(hash).into_iter().flat_map(|bucket| &bucket.0) {
+            for cell in buckets.into_iter().flat_map(|bucket| &bucket.0) {
                 let word = SlotWord(cell.load(Ordering::Acquire));
                 if !word.matches(pattern) {
                     continue;

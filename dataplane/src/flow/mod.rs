@@ -32,7 +32,7 @@ pub use hash::KeyHash;
 pub use insert::Insert;
 pub(crate) use key::transport;
 pub use key::{Family, FlowKey, V4, V6};
-pub use lookup::{Find, Probe};
+pub use lookup::{Find, Likely, Probe};
 pub use memory::Mapping;
 pub use open::{Capacity, FlowTable, Opened, TableError, Unfit};
 pub use reclaim::FlowWorker;

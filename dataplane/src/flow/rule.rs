@@ -56,7 +56,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Finds a rule by its key.
     pub fn find_rule(&self, rule: Rule, key: &FlowKey<F::Addr>) -> Find {
         let words = pack::<F>(Some(rule), key);
-        self.find_words(&words, &self.probe(self.hash_words(&words)))
+        self.lookup_words(&words)
     }
 
     /// Ends a rule whose time is up unless flows hang on it: whether nothing hangs on it any more.

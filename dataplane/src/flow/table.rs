@@ -98,9 +98,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.hash_words(&F::pack(key))
     }
 
-    /// As [`Table::hash`], of a packed key.
     #[inline]
-    pub fn hash_words(&self, words: &F::Words) -> KeyHash {
+    pub(super) fn hash_words(&self, words: &F::Words) -> KeyHash {
         self.hasher.hash::<F>(words)
     }
 

@@ -103,22 +103,19 @@ impl FramePool {
     /// The packet's bytes.
     #[inline]
     pub fn bytes(&self, frame: &Frame) -> &[u8] {
-        let (start, end) = self.range(frame);
-        self.memory.get(start..end).unwrap_or_default()
+        let chunk = self.memory.get(frame.chunk as usize * self.chunk..).and_then(|rest| rest.get(..self.chunk));
+        let rest = chunk.and_then(|chunk| chunk.get(frame.head()..)).unwrap_or_default();
+        rest.get(..frame.len()).unwrap_or(rest)
     }
 
     /// The packet's bytes, to edit.
     #[inline]
     pub fn bytes_mut(&mut self, frame: &Frame) -> &mut [u8] {
-        let (start, end) = self.range(frame);
-        self.memory.get_mut(start..end).unwrap_or_default()
-    }
-
-    #[inline]
-    fn range(&self, frame: &Frame) -> (usize, usize) {
-        let base = frame.chunk as usize * self.chunk;
-        let start = base + frame.head();
-        (start, (start + frame.len()).min(base + self.chunk))
+        let chunk =
+            self.memory.get_mut(frame.chunk as usize * self.chunk..).and_then(|rest| rest.get_mut(..self.chunk));
+        let rest = chunk.and_then(|chunk| chunk.get_mut(frame.head()..)).unwrap_or_default();
+        let length = frame.len().min(rest.len());
+        rest.split_at_mut(length).0
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{EtherType, TcpFlags, checksum, ip, ipv4, ipv6, number, sctp, tcp, udp};
+use super::{EtherType, Plain, TcpFlags, checksum, ip, ipv4, ipv6, number, sctp, tcp, udp};
 use crate::counters::Drop;
 use crate::ident::NetPort;
 
@@ -86,13 +86,6 @@ impl Headers {
             && !matches!(self.fragment, Fragment::Later { .. })
     }
 
-    /// Whether the packet has everything at its usual place: no tags, options, extension headers or fragments.
-    #[inline]
-    pub fn is_plain(&self) -> bool {
-        let l4 = ETHERNET + self.version.header_length();
-        matches!(self.fragment, Fragment::Whole) && (self.l3 as usize, self.l4 as usize) == (ETHERNET, l4)
-    }
-
     /// Length of the IP packet in bytes.
     #[inline]
     pub const fn ip_length(&self) -> usize {
@@ -149,60 +142,20 @@ impl Headers {
 /// The reason for which a frame that cannot be understood is dropped.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, Drop> {
-    match plain_v4(frame) {
-        Some(headers) => Ok(headers),
-        None => parse_any(frame),
-    }
+    let Some(plain) = Plain::of(frame) else { return parse_any(frame) };
+    let l4 = ETHERNET + plain.version.header_length();
+    let port = |at| array::<2>(frame, at).map_or(NetPort::ANY, NetPort::from_wire);
+    Ok(plain.headers(port(l4), port(l4 + 2)))
 }
 
 /// Length of an Ethernet header without tags.
 const ETHERNET: usize = 14;
-/// The least that a plain frame with IPv4 has: Ethernet, IP without options, TCP without options (or UDP, padded).
-const PLAIN_V4: usize = ETHERNET + ipv4::LENGTH + tcp::LENGTH;
-
-/// Reads what nearly every frame is: untagged, IPv4 without options, whole, TCP or UDP. `None` says nothing but that
-/// the frame is not that.
-#[inline]
-fn plain_v4(frame: &[u8]) -> Option<Headers> {
-    let head: &[u8; PLAIN_V4] = frame.first_chunk()?;
-    let (_, rest) = head.split_first_chunk::<ETHERNET>()?;
-    let (ip, transport) = rest.split_first_chunk::<{ ipv4::LENGTH }>()?;
-    let transport: &[u8; tcp::LENGTH] = transport.first_chunk()?;
-    let total = usize::from(u16::from_be_bytes([ip[ipv4::TOTAL_LENGTH], ip[ipv4::TOTAL_LENGTH + 1]]));
-    let is_whole = [ip[ipv4::FRAGMENT] & 0x3f, ip[ipv4::FRAGMENT + 1]] == [0, 0];
-    let end = ETHERNET + total;
-    let is_plain = [head[12], head[13], ip[0]] == [EtherType::IPV4[0], EtherType::IPV4[1], 0x45] && is_whole;
-    if !is_plain || end > frame.len() || checksum::fold(checksum::sum_array(ip)) != 0xffff {
-        return None;
-    }
-    let room = total.checked_sub(ipv4::LENGTH)?;
-    let flags = match ip[ipv4::PROTOCOL] {
-        number::TCP => {
-            let length = usize::from(transport[tcp::DATA_OFFSET] >> 4) * 4;
-            (length >= tcp::LENGTH && length <= room).then_some(transport[tcp::FLAGS])?
-        }
-        number::UDP => {
-            let length = u16::from_be_bytes([transport[udp::DATA_LENGTH], transport[udp::DATA_LENGTH + 1]]);
-            (usize::from(length) >= udp::LENGTH && usize::from(length) <= room).then_some(0)?
-        }
-        _ => return None,
-    };
-    Some(Headers {
-        version: IpVersion::V4,
-        l3: ETHERNET as u16,
-        l4: (ETHERNET + ipv4::LENGTH) as u16,
-        end: u16::try_from(end).ok()?,
-        protocol: ip[ipv4::PROTOCOL],
-        fragment: Fragment::Whole,
-        source_port: NetPort::from_wire([transport[0], transport[1]]),
-        destination_port: NetPort::from_wire([transport[2], transport[3]]),
-        tcp: TcpFlags::new(flags),
-        ttl: ip[ipv4::TTL],
-    })
-}
 
 /// Parses a frame of any shape.
-fn parse_any(frame: &[u8]) -> Result<Headers, Drop> {
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_any(frame: &[u8]) -> Result<Headers, Drop> {
     let mut l3 = 14;
     let mut ether_type = array::<2>(frame, 12).ok_or(Drop::Truncated)?;
     while ether_type == EtherType::VLAN || ether_type == EtherType::QINQ {

@@ -6,11 +6,12 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
 
+use super::lot::{Item, Shape};
 use super::path::Path;
 use super::{Context, Hands};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, FlowEntry, flag};
+use crate::flow::{Direction, Likely, flag};
 use crate::forward::plain::Transport;
 use crate::ident::PortIndex;
 use crate::next_hop::NextHops;
@@ -18,7 +19,7 @@ use crate::port::{Frame, Ports};
 use crate::rules::Scope;
 use crate::service::{DestinationSlot, Method, Services};
 use crate::state::{TcpState, UDP_STATE};
-use crate::wire::{Headers, TcpFlags, number};
+use crate::wire::{Plain, TcpFlags, number};
 
 /// What the packets of a burst are compared with, and what is counted of them.
 pub(super) struct Fast<'a> {
@@ -29,6 +30,13 @@ pub(super) struct Fast<'a> {
     tcp_deadline: Tick,
     udp_deadline: Tick,
     tally: Tally,
+}
+
+/// A packet that changes nothing: its transport, the state of the flows that it may belong to, their next deadline.
+struct Usual {
+    transport: Transport,
+    state: u8,
+    deadline: Tick,
 }
 
 /// Frames that were sent by one port and not counted yet.
@@ -58,40 +66,40 @@ impl<'a> Fast<'a> {
         })
     }
 
-    /// Sends a packet of a flow on, or gives it back.
+    /// Sends a packet on, or gives it back.
     #[inline(always)]
     pub(super) fn packet<F: Path, P: Ports>(
         &mut self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        mut frame: Frame,
-        headers: &Headers,
-        entry: &FlowEntry<F>,
-        direction: Direction,
-    ) -> Option<Frame> {
-        let Some((transport, state, deadline)) = self.usual(headers) else { return Some(frame) };
-        if !entry.state().is_just(state, flag::CONTROLLED) || entry.deadline().reached(self.now) {
-            return Some(frame);
+        mut item: Item<F>,
+    ) -> Option<Item<F>> {
+        let Shape::Plain(plain) = item.shape else { return Some(item) };
+        let Some(Likely { entry, state, direction }) = F::table(context.shared).likely(&item.key, &item.probe) else {
+            return Some(item);
+        };
+        let Some(usual) = self.usual(plain) else { return Some(item) };
+        if !state.is_just(usual.state, flag::CONTROLLED) || entry.deadline().reached(self.now) {
+            return Some(item);
         }
         let slot = DestinationSlot(entry.destination());
-        let Some(destination) = self.services.brief(slot) else { return Some(frame) };
         let hop = match direction {
             Direction::Forward => self.hops.plain_destination(slot),
             Direction::Reverse => self.hops.plain_return(entry.return_hop()),
         };
-        let Some(hop) = hop else { return Some(frame) };
-        let length = headers.ip_length();
-        if headers.ttl <= 1 || length > usize::from(hop.mtu) {
-            return Some(frame);
+        let (Some(destination), Some(hop)) = (self.services.brief(slot), hop) else { return Some(item) };
+        let length = plain.ip_length();
+        if plain.ttl <= 1 || length > usize::from(hop.mtu) {
+            return Some(item);
         }
         let other = entry.words(direction.opposite());
         if other != F::Words::default() {
             let to = F::turned(&other);
-            F::translate_plain(hands.ports.bytes_mut(&mut frame), transport, &hop.link, &to);
+            F::translate_plain(hands.ports.bytes_mut(&mut item.frame), usual.transport, &hop.link, &to);
         } else if destination.method == Method::Dr {
-            F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link);
+            F::route_plain(hands.ports.bytes_mut(&mut item.frame), &hop.link);
         } else {
-            return Some(frame);
+            return Some(item);
         }
         if let Some(traffic) = destination.counts.traffic().get(self.worker) {
             match direction {
@@ -99,24 +107,22 @@ impl<'a> Fast<'a> {
                 Direction::Reverse => traffic.outbound.count(length),
             }
         }
-        entry.set_deadline(deadline);
-        self.send(context, hands, frame, hop.port);
+        entry.set_deadline(usual.deadline);
+        self.send(context, hands, item.frame, hop.port);
         None
     }
 
-    /// The transport of a usual packet, the state of a flow that it moves nothing in, and that flow's next deadline.
+    /// What a packet is that moves nothing in an established flow but its deadline.
     #[inline(always)]
-    fn usual(&self, headers: &Headers) -> Option<(Transport, u8, Tick)> {
+    fn usual(&self, plain: Plain) -> Option<Usual> {
         const MOVING: u8 = TcpFlags::SYN.with(TcpFlags::FIN).with(TcpFlags::RST).byte();
         const STEADY: u8 = TcpFlags::ACK.byte();
-        if !headers.is_plain() {
-            return None;
-        }
-        match headers.protocol {
-            number::TCP if headers.tcp.byte() & (MOVING | STEADY) == STEADY => {
-                Some((Transport::Tcp, TcpState::Established.to_u8(), self.tcp_deadline))
+        match plain.protocol {
+            number::TCP if plain.tcp.byte() & (MOVING | STEADY) == STEADY => {
+                let state = TcpState::Established.to_u8();
+                Some(Usual { transport: Transport::Tcp, state, deadline: self.tcp_deadline })
             }
-            number::UDP => Some((Transport::Udp, UDP_STATE, self.udp_deadline)),
+            number::UDP => Some(Usual { transport: Transport::Udp, state: UDP_STATE, deadline: self.udp_deadline }),
             _ => None,
         }
     }

@@ -22,6 +22,7 @@ mod idle;
 mod introduce;
 mod limiter;
 mod limits;
+mod lot;
 mod mixed;
 mod pass;
 mod path;

@@ -2,18 +2,17 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
 
-use arrayvec::ArrayVec;
-
 use super::fast::Fast;
+use super::lot::{Item, Lot};
 use super::path::{self, Path};
 use super::{Context, Hands, Packet, admit, carry, error, fragment, gate, mixed, watch};
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Find, FlowKey, KeyHash, V4, V6};
+use crate::flow::{Direction, Find, FlowKey, V4, V6};
 use crate::ident::PortIndex;
-use crate::port::{BURST, Burst, ChecksumMode, Frame, Ports};
+use crate::port::{Burst, ChecksumMode, Frame, Ports};
 use crate::rules::Scope;
 use crate::snapshot::Defended;
-use crate::wire::{self, Fragment, Headers, IpVersion, Settled, checksum};
+use crate::wire::{self, Fragment, Headers, IpVersion, Plain, Settled, checksum};
 
 /// How often a packet is admitted while other workers end the flows that it gets.
 pub(super) const ADMISSIONS: u32 = 4;
@@ -24,36 +23,6 @@ pub(super) struct Keyed<'h, F: Path> {
     pub(super) key: &'h FlowKey<F::Addr>,
 }
 
-/// The packets of one family in a burst, side by side: each pass reads only what it needs.
-struct Lot<F: Path> {
-    frames: ArrayVec<Frame, BURST>,
-    headers: ArrayVec<Headers, BURST>,
-    keys: ArrayVec<F::Words, BURST>,
-    hashes: ArrayVec<KeyHash, BURST>,
-}
-
-impl<F: Path> Lot<F> {
-    fn new() -> Self {
-        Self { frames: ArrayVec::new(), headers: ArrayVec::new(), keys: ArrayVec::new(), hashes: ArrayVec::new() }
-    }
-
-    /// Adds a packet and asks for the memory that its lookup will read. Gives the frame back when the lot is full.
-    #[inline(always)]
-    fn push(&mut self, context: Context<'_>, frame: Frame, headers: Headers, key: F::Words) -> Option<Frame> {
-        if self.frames.is_full() {
-            return Some(frame);
-        }
-        let table = F::table(context.shared);
-        let hash = table.hash_words(&key);
-        table.prefetch(hash);
-        self.frames.push(frame);
-        self.headers.push(headers);
-        self.keys.push(key);
-        self.hashes.push(hash);
-        None
-    }
-}
-
 /// Handles every frame of a burst from `port`.
 pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: PortIndex, burst: &mut Burst) {
     if burst.is_empty() {
@@ -61,19 +30,15 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
     }
     let source = Source::of(context, port);
     let traffic = context.counters.ports().get(port.0 as usize);
+    if let Some(traffic) = traffic {
+        traffic.received.packets.add(burst.len() as u64);
+        traffic.received.bytes.add(burst.iter().map(|frame| frame.len() as u64).sum());
+    }
     if let Some(watch) = context.watch() {
-        for frame in burst.iter() {
-            if let Some(traffic) = traffic {
-                traffic.received.count(frame.len());
-            }
-        }
         return watch::burst(context, hands, watch, source, burst);
     }
     let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
     for frame in burst.drain(..) {
-        if let Some(traffic) = traffic {
-            traffic.received.count(frame.len());
-        }
         sort(context, hands, frame, source, &mut v4, &mut v6);
     }
     look_up(context, hands, &mut v4, port);
@@ -110,7 +75,7 @@ impl Source {
     }
 }
 
-/// Parses a frame and puts it, keyed, with the others of its family; what has no ports goes its own way.
+/// Reads a frame and puts it, aimed at its flow, with the others of its family.
 #[inline(always)]
 fn sort<P: Ports>(
     context: Context<'_>,
@@ -120,45 +85,81 @@ fn sort<P: Ports>(
     v4: &mut Lot<V4>,
     v6: &mut Lot<V6>,
 ) {
-    let headers = match wire::parse(hands.ports.bytes(&frame)) {
+    let bytes = hands.ports.bytes(&frame);
+    let left = match Plain::of(bytes) {
+        Some(plain) if from.checksum == ChecksumMode::Offload => match plain.version {
+            IpVersion::V4 => enlist(context, bytes, frame, plain, v4),
+            IpVersion::V6 => enlist(context, bytes, frame, plain, v6),
+        },
+        _ => Some(frame),
+    };
+    if let Some(frame) = left {
+        sort_closely(context, hands, frame, from, v4, v6);
+    }
+}
+
+/// Adds a plain packet to its lot, or gives it back.
+#[inline(always)]
+fn enlist<F: Path>(context: Context<'_>, bytes: &[u8], frame: Frame, plain: Plain, lot: &mut Lot<F>) -> Option<Frame> {
+    match F::read_plain(bytes, plain.protocol) {
+        Some(key) if !F::is_loopback(&key) => lot.push_plain(frame, plain, key, F::table(context.shared).aim(&key)),
+        _ => Some(frame),
+    }
+}
+
+/// As [`sort`], of a packet of any shape from any port; what has no ports goes its own way.
+#[inline(never)]
+fn sort_closely<P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    frame: Frame,
+    from: Source,
+    v4: &mut Lot<V4>,
+    v6: &mut Lot<V6>,
+) {
+    let headers = match wire::parse_any(hands.ports.bytes(&frame)) {
         Ok(headers) => headers,
         Err(reason) => return hands.discard(context, frame, reason),
     };
     if headers.fragment != Fragment::Whole && context.snapshot.policy.defence.fragments == Defended::On {
         return hands.discard(context, frame, Drop::DefendedFragment);
     }
+    let is_loopback = headers.is_loopback(hands.ports.bytes(&frame));
+    let Some(frame) = welcome(context, hands, frame, &headers, from, is_loopback) else { return };
     if !headers.has_ports() {
-        return portless(context, hands, frame, &headers, from);
+        return portless(context, hands, Packet { frame, headers: &headers, port: from.port });
     }
     match headers.version {
-        IpVersion::V4 => enlist(context, hands, frame, headers, from, v4),
-        IpVersion::V6 => enlist(context, hands, frame, headers, from, v6),
+        IpVersion::V4 => enlist_closely(context, hands, frame, &headers, v4),
+        IpVersion::V6 => enlist_closely(context, hands, frame, &headers, v6),
     }
 }
 
 /// Adds a packet with ports to its lot.
-#[inline(always)]
-fn enlist<F: Path, P: Ports>(
+fn enlist_closely<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     frame: Frame,
-    headers: Headers,
-    from: Source,
+    headers: &Headers,
     lot: &mut Lot<F>,
 ) {
-    let Some(key) = path::words::<F>(&headers, hands.ports.bytes(&frame)) else {
+    let bytes = hands.ports.bytes(&frame);
+    let Some(key) = path::words::<F>(headers, bytes) else {
         return hands.discard(context, frame, Drop::Truncated);
     };
-    let Some(frame) = welcome(context, hands, frame, &headers, from, F::is_loopback(&key)) else { return };
+    let probe = F::table(context.shared).aim(&key);
+    let left = match Plain::of(bytes) {
+        Some(plain) => lot.push_plain(frame, plain, key, probe),
+        None => lot.push_other(frame, headers, key, probe),
+    };
     // A lot holds as many as a burst, so there is always room.
-    if let Some(frame) = lot.push(context, frame, headers, key) {
+    if let Some(frame) = left {
         hands.ports.free(frame);
     }
 }
 
 /// Refuses loopback addresses (a local server may have one, but no host on a wire: the kernel, with `route_localnet`,
 /// would take them for its own) and, where its port asks for it, sees to a packet's transport checksum.
-#[inline(always)]
 fn welcome<P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
@@ -185,41 +186,31 @@ fn welcome<P: Ports>(
 }
 
 /// A later fragment, or neither TCP nor UDP.
-#[inline(never)]
-fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, frame: Frame, headers: &Headers, from: Source) {
-    let is_loopback = headers.is_loopback(hands.ports.bytes(&frame));
-    let Some(frame) = welcome(context, hands, frame, headers, from, is_loopback) else { return };
-    let packet = Packet { frame, headers, port: from.port };
-    match headers.fragment {
+fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet<'_>) {
+    match packet.headers.fragment {
         Fragment::Later { .. } => fragment::follow(context, hands, packet),
         _ => error::relate(context, hands, packet),
     }
 }
 
 fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &mut Lot<F>, port: PortIndex) {
-    if lot.frames.is_empty() {
+    let (items, others) = lot.parts();
+    if items.is_empty() {
         return;
     }
     let table = F::table(context.shared);
-    let mut probes = ArrayVec::<_, BURST>::new();
-    for hash in &lot.hashes {
-        probes.push(table.probe(*hash));
+    for item in items.iter_mut() {
+        table.probe(&mut item.probe);
     }
     let mut fast = Fast::new(context, hands);
-    // All four have one length.
-    let lot = lot.frames.drain(..).zip(&lot.headers).zip(&lot.keys).zip(&probes);
-    for (((frame, headers), key), probe) in lot {
-        let found = table.find_words(key, probe);
-        let frame = match (found, &mut fast) {
-            (Find::Hit { flow, direction }, Some(fast)) => {
-                match fast.packet(context, hands, frame, headers, table.entry(flow), direction) {
-                    None => continue,
-                    Some(frame) => frame,
-                }
-            }
-            _ => frame,
+    for item in items.drain(..) {
+        let slow = match &mut fast {
+            Some(fast) => fast.packet(context, hands, item),
+            None => Some(item),
         };
-        act::<F, P>(context, hands, Packet { frame, headers, port }, key, found);
+        if let Some(item) = slow {
+            act(context, hands, item, others, port);
+        }
     }
     if let Some(mut fast) = fast {
         fast.count(context);
@@ -231,14 +222,20 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
 fn act<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    packet: Packet<'_>,
-    key: &F::Words,
-    found: Find,
+    item: Item<F>,
+    others: &[Headers],
+    port: PortIndex,
 ) {
-    let Some(key) = F::unpack(key) else {
+    let Item { frame, probe, shape, key: words } = item;
+    let Some(key) = F::unpack(&words) else {
         // It has ports, so it has a transport.
-        return hands.discard(context, packet.frame, Drop::UnhandledProtocol);
+        return hands.discard(context, frame, Drop::UnhandledProtocol);
     };
+    let Some(headers) = shape.headers::<F>(others, &key) else {
+        return hands.discard(context, frame, Drop::Truncated);
+    };
+    let packet = Packet { frame, headers: &headers, port };
+    let found = F::table(context.shared).find_words(&words, &probe);
     let keyed = Keyed::<F> { packet, key: &key };
     let flowless = match found {
         Find::Hit { direction: Direction::Forward, .. }

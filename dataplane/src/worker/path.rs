@@ -1,5 +1,7 @@
 //! What differs between the paths of IPv4 and IPv6 packets: addresses, keys, tables and rewriting.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Hands, Shared};
@@ -7,7 +9,7 @@ use crate::flow::{Direction, Family, FlowEntry, FlowKey, FlowTable, FlowWorker, 
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
 use crate::forward::plain::{self, Transport};
-use crate::ident::Protocol;
+use crate::ident::{NetPort, Protocol};
 use crate::state::{Activity, SctpState, TcpState, View};
 use crate::wire::{Headers, ipv4, ipv6};
 
@@ -41,6 +43,8 @@ pub(super) trait Path: Family {
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]);
     /// Offset of the addresses in an IP header.
     const ADDRESSES: usize;
+    /// The packed key of a plain packet of this family, whose transport has this number.
+    fn read_plain(frame: &[u8], protocol: u8) -> Option<Self::Words>;
     /// Rewrites addresses and ports.
     fn rewrite(frame: &mut [u8], headers: &Headers, to: &Rewrite<Self::Addr>);
 }
@@ -80,12 +84,18 @@ impl Path for V4 {
         of.into()
     }
 
-    #[inline]
+    #[inline(always)]
+    fn read_plain(frame: &[u8], protocol: u8) -> Option<[u64; 2]> {
+        let head: &[u8; plain::L4_V4 + 4] = frame.first_chunk()?;
+        Self::read(head, plain::L3 + ipv4::SOURCE, transport_of(head.last_chunk(), protocol))
+    }
+
+    #[inline(always)]
     fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
         plain::translate_v4(frame, transport, link, to);
     }
 
-    #[inline]
+    #[inline(always)]
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]) {
         plain::route_v4(frame, link);
     }
@@ -141,12 +151,18 @@ impl Path for V6 {
         IpAddr::V6(of).to_canonical()
     }
 
-    #[inline]
+    #[inline(always)]
+    fn read_plain(frame: &[u8], protocol: u8) -> Option<[u64; 5]> {
+        let head: &[u8; plain::L4_V6 + 4] = frame.first_chunk()?;
+        Self::read(head, plain::L3 + ipv6::SOURCE, transport_of(head.last_chunk(), protocol))
+    }
+
+    #[inline(always)]
     fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
         plain::translate_v6(frame, transport, link, to);
     }
 
-    #[inline]
+    #[inline(always)]
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]) {
         plain::route_v6(frame, link);
     }
@@ -165,6 +181,13 @@ impl Path for V6 {
     ) {
         icmp_translate::translate_v6(frame, headers, embedded, outer, inner);
     }
+}
+
+/// The word of a packed key for the ports of a transport header.
+#[inline]
+fn transport_of(ports: Option<&[u8; 4]>, protocol: u8) -> u64 {
+    let [a, b, c, d] = ports.copied().unwrap_or_default();
+    transport(NetPort::from_wire([a, b]), NetPort::from_wire([c, d]), protocol)
 }
 
 /// The packed key of a packet that has ports.
