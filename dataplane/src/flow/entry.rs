@@ -202,7 +202,7 @@ impl<F: Family> FlowEntry<F> {
     /// Whether the flow has a reverse key.
     #[inline]
     pub fn is_two_way(&self) -> bool {
-        F::load(&self.reverse) != F::Words::default()
+        F::is_key(&F::load(&self.reverse))
     }
 
     /// State and flags now.

@@ -48,6 +48,8 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn read(packet: &[u8], at: usize, transport: u64) -> Option<Self::Words>;
     /// The packed key of packets that run the other way. No key stays none.
     fn turned(words: &Self::Words) -> Self::Words;
+    /// Whether the words are those of a key.
+    fn is_key(words: &Self::Words) -> bool;
     /// Whether source or destination is a loopback address.
     fn is_loopback(words: &Self::Words) -> bool;
     /// A packed key that no packet has, unless `mark` is 0.
@@ -101,6 +103,11 @@ impl Family for V4 {
     #[inline]
     fn turned(&[addresses, transport]: &[u64; 2]) -> [u64; 2] {
         [addresses.rotate_left(32), turned_transport(transport)]
+    }
+
+    #[inline]
+    fn is_key(&[_, transport]: &[u64; 2]) -> bool {
+        transport != 0
     }
 
     #[inline]
@@ -168,6 +175,11 @@ impl Family for V6 {
     #[inline]
     fn turned(&[a, b, c, d, transport]: &[u64; 5]) -> [u64; 5] {
         [c, d, a, b, turned_transport(transport)]
+    }
+
+    #[inline]
+    fn is_key(&[.., transport]: &[u64; 5]) -> bool {
+        transport != 0
     }
 
     #[inline]

@@ -3,6 +3,8 @@
 //! Nearly every packet is. Everything is at a fixed place then, so that few comparisons tell; [`super::parse`] reads
 //! all others, and a plain packet's [`Headers`] are what it would give.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
+
 use super::{EtherType, Fragment, Headers, IpVersion, TcpFlags, checksum, ipv4, ipv6, number, tcp, udp};
 use crate::ident::NetPort;
 
@@ -28,7 +30,7 @@ pub struct Plain {
 
 impl Plain {
     /// Reads a frame. `None` says nothing but that it is not plain: it may be damaged, too.
-    #[inline]
+    #[inline(always)]
     pub fn of(frame: &[u8]) -> Option<Self> {
         match frame.get(12..)?.first_chunk()? {
             [a, b, 0x45] if [*a, *b] == EtherType::IPV4 => v4(frame),
@@ -65,7 +67,7 @@ impl Plain {
 }
 
 /// What a frame with IPv4 without options says, if all else is as it should be.
-#[inline]
+#[inline(always)]
 fn v4(frame: &[u8]) -> Option<Plain> {
     let head: &[u8; L4_V4 + udp::LENGTH] = frame.first_chunk()?;
     let ip: &[u8; ipv4::LENGTH] = head.get(L3..)?.first_chunk()?;
@@ -81,7 +83,7 @@ fn v4(frame: &[u8]) -> Option<Plain> {
 }
 
 /// The same of IPv6.
-#[inline]
+#[inline(always)]
 fn v6(frame: &[u8]) -> Option<Plain> {
     let head: &[u8; L4_V6 + udp::LENGTH] = frame.first_chunk()?;
     let payload = u16::from_be_bytes([head[L3 + ipv6::PAYLOAD_LENGTH], head[L3 + ipv6::PAYLOAD_LENGTH + 1]]);
@@ -91,7 +93,7 @@ fn v6(frame: &[u8]) -> Option<Plain> {
 }
 
 /// Looks into a transport header that begins at `l4` and whose packet ends at `end`.
-#[inline]
+#[inline(always)]
 fn finish(frame: &[u8], l4: usize, end: usize, protocol: u8) -> Option<Plain> {
     // No frame of a port is longer than what its length is told in.
     if end > frame.len().min(usize::from(u16::MAX)) {

@@ -72,34 +72,35 @@ impl<'a> Fast<'a> {
         &mut self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        mut item: Item<F>,
-    ) -> Option<Item<F>> {
-        let Shape::Plain(plain) = item.shape else { return Some(item) };
+        mut frame: Frame,
+        item: &Item<F>,
+    ) -> Option<Frame> {
+        let Shape::Plain(plain) = item.shape else { return Some(frame) };
         let Some(Likely { entry, state, direction }) = F::table(context.shared).likely(&item.key, &item.probe) else {
-            return Some(item);
+            return Some(frame);
         };
-        let Some(usual) = self.usual(plain) else { return Some(item) };
+        let Some(usual) = self.usual(plain) else { return Some(frame) };
         if !state.is_just(usual.state, flag::CONTROLLED) || entry.deadline().reached(self.now) {
-            return Some(item);
+            return Some(frame);
         }
         let slot = DestinationSlot(entry.destination());
         let hop = match direction {
             Direction::Forward => self.hops.plain_destination(slot),
             Direction::Reverse => self.hops.plain_return(entry.return_hop()),
         };
-        let (Some(destination), Some(hop)) = (self.services.brief(slot), hop) else { return Some(item) };
+        let (Some(destination), Some(hop)) = (self.services.brief(slot), hop) else { return Some(frame) };
         let length = plain.ip_length();
         if plain.ttl <= 1 || length > usize::from(hop.mtu) {
-            return Some(item);
+            return Some(frame);
         }
         let other = entry.words(direction.opposite());
-        if other != F::Words::default() {
+        if F::is_key(&other) {
             let to = F::turned(&other);
-            F::translate_plain(hands.ports.bytes_mut(&mut item.frame), usual.transport, &hop.link, &to);
+            F::translate_plain(hands.ports.bytes_mut(&mut frame), usual.transport, &hop.link, &to);
         } else if destination.method == Method::Dr {
-            F::route_plain(hands.ports.bytes_mut(&mut item.frame), &hop.link);
+            F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link);
         } else {
-            return Some(item);
+            return Some(frame);
         }
         if let Some(traffic) = destination.counts.traffic().get(self.worker) {
             match direction {
@@ -108,7 +109,7 @@ impl<'a> Fast<'a> {
             }
         }
         entry.set_deadline(usual.deadline);
-        self.send(context, hands, item.frame, hop.port);
+        self.send(context, hands, frame, hop.port);
         None
     }
 

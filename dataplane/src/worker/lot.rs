@@ -2,16 +2,15 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
 
-use arrayvec::ArrayVec;
+use arrayvec::{ArrayVec, CapacityError};
 
 use super::path::Path;
 use crate::flow::{FlowKey, Probe};
 use crate::port::{BURST, Frame};
 use crate::wire::{Headers, Plain};
 
-/// A packet in a lot.
+/// What is known of a packet in a lot.
 pub(super) struct Item<F: Path> {
-    pub(super) frame: Frame,
     pub(super) probe: Probe,
     pub(super) shape: Shape,
     pub(super) key: F::Words,
@@ -26,22 +25,23 @@ pub(super) enum Shape {
     Other(u8),
 }
 
-/// Packets of one family, at most a burst of them.
+/// Packets of one family, at most a burst of them: frames and what is known of them side by side.
 pub(super) struct Lot<F: Path> {
-    items: ArrayVec<Item<F>, BURST>,
-    others: ArrayVec<Headers, BURST>,
+    pub(super) frames: ArrayVec<Frame, BURST>,
+    pub(super) items: ArrayVec<Item<F>, BURST>,
+    /// The headers of packets that are not plain.
+    pub(super) others: ArrayVec<Headers, BURST>,
 }
 
 impl<F: Path> Lot<F> {
     pub(super) fn new() -> Self {
-        Self { items: ArrayVec::new(), others: ArrayVec::new() }
+        Self { frames: ArrayVec::new(), items: ArrayVec::new(), others: ArrayVec::new() }
     }
 
     /// Adds a plain packet. Gives the frame back when the lot is full.
     #[inline(always)]
     pub(super) fn push_plain(&mut self, frame: Frame, plain: Plain, key: F::Words, probe: Probe) -> Option<Frame> {
-        let item = Item { frame, probe, shape: Shape::Plain(plain), key };
-        self.items.try_push(item).err().map(|full| full.element().frame)
+        self.push(frame, Item { probe, shape: Shape::Plain(plain), key })
     }
 
     /// As [`Lot::push_plain`], of another shape.
@@ -51,13 +51,15 @@ impl<F: Path> Lot<F> {
         if self.others.try_push(*headers).is_err() {
             return Some(frame);
         }
-        self.items.try_push(Item { frame, probe, shape, key }).err().map(|full| full.element().frame)
+        self.push(frame, Item { probe, shape, key })
     }
 
-    /// The packets, and the headers of those that are not plain.
     #[inline(always)]
-    pub(super) fn parts(&mut self) -> (&mut ArrayVec<Item<F>, BURST>, &[Headers]) {
-        (&mut self.items, &self.others)
+    fn push(&mut self, frame: Frame, item: Item<F>) -> Option<Frame> {
+        if self.items.try_push(item).is_err() {
+            return Some(frame);
+        }
+        self.frames.try_push(frame).err().map(CapacityError::element)
     }
 }
 

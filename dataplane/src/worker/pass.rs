@@ -194,22 +194,22 @@ fn portless<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, packet: Packet
 }
 
 fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &mut Lot<F>, port: PortIndex) {
-    let (items, others) = lot.parts();
-    if items.is_empty() {
+    if lot.items.is_empty() {
         return;
     }
     let table = F::table(context.shared);
-    for item in items.iter_mut() {
+    for item in &mut lot.items {
         table.probe(&mut item.probe);
     }
     let mut fast = Fast::new(context, hands);
-    for item in items.drain(..) {
+    // There are as many of both.
+    for (frame, item) in lot.frames.drain(..).zip(&lot.items) {
         let slow = match &mut fast {
-            Some(fast) => fast.packet(context, hands, item),
-            None => Some(item),
+            Some(fast) => fast.packet(context, hands, frame, item),
+            None => Some(frame),
         };
-        if let Some(item) = slow {
-            act(context, hands, item, others, port);
+        if let Some(frame) = slow {
+            act(context, hands, frame, item, &lot.others, port);
         }
     }
     if let Some(mut fast) = fast {
@@ -222,20 +222,20 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
 fn act<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
-    item: Item<F>,
+    frame: Frame,
+    item: &Item<F>,
     others: &[Headers],
     port: PortIndex,
 ) {
-    let Item { frame, probe, shape, key: words } = item;
-    let Some(key) = F::unpack(&words) else {
+    let Some(key) = F::unpack(&item.key) else {
         // It has ports, so it has a transport.
         return hands.discard(context, frame, Drop::UnhandledProtocol);
     };
-    let Some(headers) = shape.headers::<F>(others, &key) else {
+    let Some(headers) = item.shape.headers::<F>(others, &key) else {
         return hands.discard(context, frame, Drop::Truncated);
     };
     let packet = Packet { frame, headers: &headers, port };
-    let found = F::table(context.shared).find_words(&words, &probe);
+    let found = F::table(context.shared).find_words(&item.key, &item.probe);
     let keyed = Keyed::<F> { packet, key: &key };
     let flowless = match found {
         Find::Hit { direction: Direction::Forward, .. }
