@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use dataplane::clock::Tick;
-use dataplane::flow::{Find, FlowKey, FlowTable, Insert, NewFlow, V4};
+use dataplane::flow::{Family, Find, FlowKey, FlowTable, Insert, NewFlow, V4};
 use dataplane::ident::{Endpoint, NetPort, Protocol, Weight, WorkerIndex};
 use dataplane::sched::{Arrival, HashFlags, Scheduler, SchedulerKind};
 use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceState};
@@ -86,14 +86,13 @@ fn table(c: &mut Criterion) {
     });
     c.bench_function("lookup/hit, burst of 64 prefetched", |b| {
         b.iter_batched(
-            || [(); 64].map(|()| key(next())),
+            || [(); 64].map(|()| V4::pack(&key(next()))),
             |keys| {
-                let hashes = keys.map(|key| table.hash(&key));
-                for hash in hashes {
-                    table.prefetch(hash);
+                let mut probes = keys.map(|key| table.aim(&key));
+                for probe in &mut probes {
+                    table.probe(probe);
                 }
-                let probes = hashes.map(|hash| table.probe(hash));
-                keys.iter().zip(&probes).filter(|(key, probe)| table.find(key, probe) != Find::Miss).count()
+                keys.iter().zip(&probes).filter(|(key, probe)| table.likely(key, probe).is_some()).count()
             },
             BatchSize::SmallInput,
         );
