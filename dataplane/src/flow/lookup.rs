@@ -99,6 +99,20 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         state.is_live().then_some(Likely { entry, state, direction })
     }
 
+    /// Asks for the extension record of the first entry that may be it, if that has one.
+    #[inline]
+    pub fn prefetch_extension(&self, probe: &Probe) {
+        if probe.matching == 0 {
+            return;
+        }
+        let entry = self.store.entries().get(probe.first.index() as usize);
+        if let Some(number) = entry.and_then(FlowEntry::extension)
+            && let Some(record) = self.store.extensions().get(number as usize)
+        {
+            prefetch(record);
+        }
+    }
+
     /// Finds the flow of a packed key that was probed. Retries a bounded number of times what others are about to
     /// finish.
     #[inline]

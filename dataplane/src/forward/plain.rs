@@ -5,6 +5,7 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
 
+use super::tun::Outer;
 use crate::wire::checksum::Delta;
 use crate::wire::{ipv4, ipv6, tcp, udp};
 
@@ -29,18 +30,25 @@ pub enum Transport {
     Udp,
 }
 
-/// Gives an IPv4 packet new Ethernet addresses, the addresses and ports of a packed key, and a TTL one less.
+/// Gives an IPv4 packet new Ethernet addresses, the addresses and ports of a packed key, and a TTL one less. `moved` is
+/// what else was changed below the transport's checksum.
 #[inline(always)]
-pub fn translate_v4(frame: &mut [u8], transport: Transport, link: &[u8; LINK], &[addresses, ports]: &[u64; 2]) {
+pub fn translate_v4(
+    frame: &mut [u8],
+    transport: Transport,
+    link: &[u8; LINK],
+    &[addresses, ports]: &[u64; 2],
+    moved: Delta,
+) {
     match transport {
         Transport::Tcp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V4 + TCP_HEAD }>() else { return };
-            let delta = address_v4(head, link, addresses).and(replace(head, L4_V4, ports as u32));
+            let delta = moved.and(address_v4(head, link, addresses)).and(replace(head, L4_V4, ports as u32));
             update(head, L4_V4 + tcp::CHECKSUM, |sum| delta.apply(sum));
         }
         Transport::Udp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V4 + UDP_HEAD }>() else { return };
-            let delta = address_v4(head, link, addresses).and(replace(head, L4_V4, ports as u32));
+            let delta = moved.and(address_v4(head, link, addresses)).and(replace(head, L4_V4, ports as u32));
             update(head, L4_V4 + udp::CHECKSUM, |sum| delta.apply_udp(sum));
         }
     }
@@ -48,17 +56,17 @@ pub fn translate_v4(frame: &mut [u8], transport: Transport, link: &[u8; LINK], &
 
 /// As [`translate_v4`], for an IPv6 packet.
 #[inline(always)]
-pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5]) {
+pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5], moved: Delta) {
     let ports = to[4] as u32;
     match transport {
         Transport::Tcp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V6 + TCP_HEAD }>() else { return };
-            let delta = address_v6(head, link, to).and(replace(head, L4_V6, ports));
+            let delta = moved.and(address_v6(head, link, to)).and(replace(head, L4_V6, ports));
             update(head, L4_V6 + tcp::CHECKSUM, |sum| delta.apply(sum));
         }
         Transport::Udp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V6 + UDP_HEAD }>() else { return };
-            let delta = address_v6(head, link, to).and(replace(head, L4_V6, ports));
+            let delta = moved.and(address_v6(head, link, to)).and(replace(head, L4_V6, ports));
             update(head, L4_V6 + udp::CHECKSUM, |sum| delta.apply_udp(sum));
         }
     }
@@ -78,6 +86,17 @@ pub fn route_v6(frame: &mut [u8], link: &[u8; LINK]) {
     if let Some(head) = frame.first_chunk_mut::<L4_V6>() {
         route_header_v6(head, link);
     }
+}
+
+/// Puts an outer header into a packet that was moved forward by its length: `frame` begins with the Ethernet header
+/// to be written, the outer one, and the packet, which is sent on by [`route_v4`] or [`route_v6`].
+#[inline(always)]
+pub fn encapsulate(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u16) {
+    let Some((ethernet, rest)) = frame.split_first_chunk_mut::<L3>() else { return };
+    let Some((out, inner)) = rest.split_at_mut_checked(outer.length()) else { return };
+    ethernet[..LINK].copy_from_slice(link);
+    ethernet[LINK..].copy_from_slice(&outer.version().ether_type());
+    outer.write(out, inner, id);
 }
 
 #[inline]
@@ -209,7 +228,7 @@ mod tests {
             let (mut theirs, headers) = (ours.clone(), parsed(&ours));
             let [source, destination] = new.map(Ipv6Addr::from);
             let to = Rewrite { source, source_port, destination, destination_port };
-            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)));
+            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)), Delta::default());
             nat::rewrite_v6(&mut theirs, &headers, &to);
             general(&mut theirs, &headers);
             prop_assert_eq!(&ours, &theirs);
@@ -222,7 +241,7 @@ mod tests {
             let (mut theirs, headers) = (ours.clone(), parsed(&ours));
             let [source, destination] = new.map(|a| Ipv4Addr::new(a[0], a[1], a[2], a[3]));
             let to = Rewrite { source, source_port, destination, destination_port };
-            translate_v4(&mut ours, of, &link, &V4::pack(&key(&to)));
+            translate_v4(&mut ours, of, &link, &V4::pack(&key(&to)), Delta::default());
             nat::rewrite_v4(&mut theirs, &headers, &to);
             general(&mut theirs, &headers);
             prop_assert_eq!(&ours, &theirs);

@@ -38,6 +38,37 @@ impl Translation {
         Self { sender: shifts[own], peer: shifts[other], timestamp: stamps[own], echo: stamps[other], window }
     }
 
+    /// Applies it to the usual segment, with ACK and without SYN: its numbers are moved the same everywhere, and it has
+    /// no options, or time stamps alone at their usual place. Gives the difference for the checksum, which is not
+    /// touched; `None`, and nothing changed, where there is more to it.
+    #[inline]
+    pub fn apply_usual(&self, segment: &mut [u8]) -> Option<Delta> {
+        if !self.is_uniform() {
+            return None;
+        }
+        let options = UsualOptions::of(segment)?;
+        let (head, rest) = segment.split_first_chunk_mut::<{ tcp::LENGTH }>()?;
+        let mut delta = match options {
+            UsualOptions::None => Delta::default(),
+            UsualOptions::Stamps => {
+                let stamps: &mut [u8; 12] = rest.first_chunk_mut()?;
+                let value = change(stamps, 4, |n| n.wrapping_add(self.timestamp));
+                value.and(change(stamps, 8, |n| n.wrapping_sub(self.echo)))
+            }
+        };
+        delta = delta.and(change(head, tcp::SEQUENCE, |n| n.wrapping_add(self.sender.after)));
+        delta = delta.and(change(head, tcp::ACKNOWLEDGEMENT, |n| n.wrapping_sub(self.peer.after)));
+        if self.window != 0 {
+            delta = delta.and(rescale(head, self.window));
+        }
+        Some(delta)
+    }
+
+    /// Whether numbers are moved the same everywhere.
+    const fn is_uniform(&self) -> bool {
+        self.sender.before == self.sender.after && self.peer.before == self.peer.after
+    }
+
     fn there(&self, segment: &mut [u8], flags: TcpFlags) -> Delta {
         let Self { sender, peer, .. } = *self;
         let stamps = (self.timestamp, self.echo.wrapping_neg());
@@ -49,6 +80,28 @@ impl Translation {
         let Self { sender, peer, .. } = *self;
         let stamps = (self.timestamp.wrapping_neg(), self.echo);
         edit(segment, flags, |n| sender.undo(n), |n| peer.apply(n), stamps, -self.window)
+    }
+}
+
+/// The options of a segment after the handshake, where nothing was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsualOptions {
+    /// None.
+    None,
+    /// Time stamps, behind two of no operation (RFC 7323 appendix A).
+    Stamps,
+}
+
+impl UsualOptions {
+    /// Of a segment. `None` where there are others.
+    #[inline]
+    pub fn of(segment: &[u8]) -> Option<Self> {
+        const STAMPS: [u8; 4] = [TcpOption::NO_OPERATION, TcpOption::NO_OPERATION, TcpOption::TIMESTAMPS, 10];
+        match segment.get(tcp::DATA_OFFSET)? >> 4 {
+            5 => Some(Self::None),
+            8 if segment.get(tcp::LENGTH..)?.first_chunk() == Some(&STAMPS) => Some(Self::Stamps),
+            _ => None,
+        }
     }
 }
 
@@ -182,6 +235,53 @@ mod tests {
     fn translation() -> impl Strategy<Value = Translation> {
         (shift(), shift(), any::<[u32; 2]>(), -14..=14i8)
             .prop_map(|(sender, peer, [timestamp, echo], window)| Translation { sender, peer, timestamp, echo, window })
+    }
+
+    proptest! {
+        #[test]
+        fn a_usual_segment_is_moved_as_any_other(
+            by in translation(),
+            deltas in any::<[u32; 2]>(),
+            uniform: bool,
+            numbers in any::<[u32; 8]>(),
+            window: u16,
+            layout in 0..4usize,
+            data in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let mut by = by;
+            if uniform {
+                (by.sender, by.peer) = (Shift::by(deltas[0]), Shift::by(deltas[1]));
+            }
+            let options = match layout {
+                0 => vec![],
+                1 => vec![
+                    TcpOptionElement::Noop,
+                    TcpOptionElement::Noop,
+                    TcpOptionElement::Timestamp(numbers[2], numbers[3]),
+                ],
+                2 => vec![TcpOptionElement::Timestamp(numbers[2], numbers[3])],
+                _ => vec![TcpOptionElement::SelectiveAcknowledgement((numbers[4], numbers[5]), [None; 3])],
+            };
+            let mut ours = Vec::new();
+            let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+            let built = ip.tcp(1, 80, numbers[0], window).ack(numbers[1]).options(&options).unwrap();
+            built.write(&mut ours, &data).unwrap();
+            let mut theirs = ours.clone();
+            let headers = wire::parse(&ours).unwrap();
+            let (before, segment) = (ours.clone(), &mut ours[headers.l4 as usize..]);
+            let delta = by.apply_usual(segment);
+            let is_uniform = by.is_uniform();
+            prop_assert_eq!(delta.is_some(), is_uniform && layout < 2);
+            match delta {
+                None => prop_assert_eq!(ours, before),
+                Some(delta) => {
+                    let field: &mut [u8; 2] = segment[tcp::CHECKSUM..].first_chunk_mut().unwrap();
+                    *field = delta.apply(*field);
+                    translate(&mut theirs, &headers, &by);
+                    prop_assert_eq!(ours, theirs);
+                }
+            }
+        }
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use super::points::Points;
 use super::{
-    AddressFamily, Destination, DestinationCounts, DestinationSlot, Ftp, LocalPair, LocalPorts, Mark, MatchPoint,
-    PairKey, Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
+    AddressFamily, Destination, DestinationCounts, DestinationSlot, Encapsulation, ExpireReset, Ftp, LocalPair,
+    LocalPorts, Mark, MatchPoint, Method, PairKey, Service, ServiceIndex, ServiceName, ServiceSettings, ServiceState,
+    Tunnel,
 };
+use crate::forward::tun::{Outer, TunnelEnds};
 use crate::ident::{Endpoint, NetPort, Protocol, Weight};
 use crate::sched::{Scheduler, SchedulerKind};
 
@@ -19,7 +21,10 @@ pub struct Brief {
     pub method: Method,
     /// What its flows carried.
     pub counts: Arc<DestinationCounts>,
-    service: ServiceIndex,
+    /// The outer header of all packets to it, where they differ in nothing else: IP in IP from one address.
+    pub outer: Option<Box<Outer>>,
+    /// The service it stands behind.
+    pub service: ServiceIndex,
     /// Where in the service's destinations, or behind them in its draining ones, it stands.
     at: u32,
 }
@@ -35,6 +40,8 @@ pub struct Services {
     // Removed destinations that flows still refer to.
     removed: HashMap<DestinationSlot, Arc<DestinationCounts>, foldhash::quality::RandomState>,
     is_mixed: bool,
+    /// Whether any service may have flows with an extension record.
+    has_extended: bool,
     locals: HashMap<IpAddr, LocalPorts, foldhash::quality::RandomState>,
     pairs: HashMap<PairKey, Arc<LocalPair>, foldhash::quality::RandomState>,
 }
@@ -104,6 +111,12 @@ impl Services {
         self.is_mixed
     }
 
+    /// Whether any service may have flows with an extension record: all others need not look for it.
+    #[inline]
+    pub fn has_extended(&self) -> bool {
+        self.has_extended
+    }
+
     /// All pairs, in no order.
     pub fn pairs(&self) -> impl Iterator<Item = (&PairKey, &LocalPair)> {
         self.pairs.iter().map(|(key, pair)| (key, &**pair))
@@ -166,6 +179,13 @@ impl ServiceSpec {
     }
 }
 
+/// The outer header that all packets to a destination have in common, if it is reached by IP in IP from one address.
+fn outer(destination: &Destination) -> Option<Outer> {
+    let Tunnel { encapsulation: Encapsulation::Ipip, sources: None } = destination.tunnel else { return None };
+    (destination.method == Method::Tun).then_some(())?;
+    Some(Outer::new(TunnelEnds::new(destination.local_source?, destination.at.address)?))
+}
+
 /// Whether connections of a service may be of FTP.
 fn is_ftp(settings: &ServiceSettings, points: &[MatchPoint]) -> bool {
     let may_be = |point: &MatchPoint| match point {
@@ -209,8 +229,13 @@ impl ServicesBuilder {
             if self.services.by_slot.len() <= slot {
                 self.services.by_slot.resize(slot + 1, None);
             }
-            let (method, counts) = (destination.method, Arc::clone(&destination.counts));
-            self.services.by_slot[slot] = Some(Brief { method, counts, service: index, at: at as u32 });
+            self.services.by_slot[slot] = Some(Brief {
+                method: destination.method,
+                counts: Arc::clone(&destination.counts),
+                outer: outer(destination).map(Box::new),
+                service: index,
+                at: at as u32,
+            });
         }
         state.prepare(scheduler);
         let is_v4 = points.iter().any(MatchPoint::is_v4);
@@ -218,6 +243,10 @@ impl ServicesBuilder {
         self.services.is_mixed |= is_mixed;
         let is_two_way = list.iter().any(|server| server.method.is_two_way());
         self.services.has_ftp |= is_two_way && is_ftp(&settings, &points);
+        self.services.has_extended |= self.services.has_ftp
+            || settings.syn_proxy.is_some()
+            || settings.expire_reset == ExpireReset::On
+            || list.iter().chain(&draining).any(|to| to.method == Method::FullNat);
         let scheduler = Scheduler::new(scheduler, &list);
         self.services.services.push(Service {
             name,

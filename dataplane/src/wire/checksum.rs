@@ -45,7 +45,7 @@ pub const fn fold(total: u64) -> u16 {
 
 /// The checksum field for a folded sum.
 #[inline]
-const fn field(total: u64) -> [u8; 2] {
+pub(crate) const fn field(total: u64) -> [u8; 2] {
     (!fold(total)).to_ne_bytes()
 }
 

@@ -115,7 +115,7 @@ fn datagram<F: Path, P: Ports>(
 }
 
 /// Keeps the sequence numbers that either side is expected to use next.
-fn watch(record: &Extension, seen: &Seen, direction: Direction) {
+pub(super) fn watch(record: &Extension, seen: &Seen, direction: Direction) {
     if seen.flags.contains(TcpFlags::RST) {
         return;
     }

@@ -8,17 +8,18 @@
 
 use super::lot::{Item, Shape};
 use super::path::Path;
-use super::{Context, Hands};
+use super::{Context, Hands, renumber};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Likely, flag};
-use crate::forward::plain::Transport;
+use crate::forward::plain::{self, Transport};
 use crate::ident::PortIndex;
 use crate::next_hop::NextHops;
 use crate::port::{Frame, Ports};
 use crate::rules::Scope;
 use crate::service::{DestinationSlot, Method, Services};
 use crate::state::{TcpState, UDP_STATE};
+use crate::wire::checksum::Delta;
 use crate::wire::{Plain, TcpFlags, number};
 
 /// What the packets of a burst are compared with, and what is counted of them.
@@ -80,7 +81,7 @@ impl<'a> Fast<'a> {
             return Some(frame);
         };
         let Some(usual) = self.usual(plain) else { return Some(frame) };
-        if !state.is_just(usual.state, flag::CONTROLLED) || entry.deadline().reached(self.now) {
+        if !state.is_just(usual.state, flag::CONTROLLED | flag::EXTENDED) || entry.deadline().reached(self.now) {
             return Some(frame);
         }
         let slot = DestinationSlot(entry.destination());
@@ -95,12 +96,32 @@ impl<'a> Fast<'a> {
         }
         let other = entry.words(direction.opposite());
         if F::is_key(&other) {
-            let to = F::turned(&other);
-            F::translate_plain(hands.ports.bytes_mut(&mut frame), usual.transport, &hop.link, &to);
-        } else if destination.method == Method::Dr {
-            F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link);
+            let bytes = hands.ports.bytes_mut(&mut frame);
+            let moved = if state.flags() & flag::EXTENDED == 0 {
+                Some(Delta::default())
+            } else {
+                renumber::usual(context, bytes, plain, entry, destination, direction)
+            };
+            let Some(moved) = moved else { return Some(frame) };
+            F::translate_plain(bytes, usual.transport, &hop.link, &F::turned(&other), moved);
         } else {
-            return Some(frame);
+            match (destination.method, &destination.outer) {
+                (Method::Dr, _) => F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link),
+                (Method::Tun, Some(outer)) => {
+                    let overhead = outer.length();
+                    if length + overhead > usize::from(hop.mtu) || frame.head() < overhead {
+                        return Some(frame);
+                    }
+                    F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link);
+                    // Without what pads the Ethernet frame. There is room.
+                    frame.set_len(plain::L3 + length);
+                    let _ = frame.grow_front(overhead);
+                    hands.next_id = hands.next_id.wrapping_add(1);
+                    let id = hands.next_id;
+                    plain::encapsulate(hands.ports.bytes_mut(&mut frame), &hop.link, outer, id);
+                }
+                _ => return Some(frame),
+            }
         }
         if let Some(traffic) = destination.counts.traffic().get(self.worker) {
             match direction {

@@ -27,6 +27,7 @@ mod mixed;
 mod pass;
 mod path;
 mod persistence;
+mod renumber;
 mod reply;
 mod sctp;
 mod segment;

@@ -201,6 +201,11 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
     for item in &mut lot.items {
         table.probe(&mut item.probe);
     }
+    if context.snapshot.services.has_extended() {
+        for item in &lot.items {
+            table.prefetch_extension(&item.probe);
+        }
+    }
     let mut fast = Fast::new(context, hands);
     // There are as many of both.
     for (frame, item) in lot.frames.drain(..).zip(&lot.items) {

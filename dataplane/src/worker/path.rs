@@ -11,6 +11,7 @@ use crate::forward::nat::{self, Rewrite};
 use crate::forward::plain::{self, Transport};
 use crate::ident::{NetPort, Protocol};
 use crate::state::{Activity, SctpState, TcpState, View};
+use crate::wire::checksum::Delta;
 use crate::wire::{Headers, ipv4, ipv6};
 
 /// The path of one family.
@@ -38,11 +39,13 @@ pub(super) trait Path: Family {
         inner: &Rewrite<Self::Addr>,
     );
     /// Gives a plain packet the addresses and ports of a packed key and sends it on its way: see [`plain`].
-    fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words);
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta);
     /// Sends a plain packet on its way as it is.
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]);
     /// Offset of the addresses in an IP header.
     const ADDRESSES: usize;
+    /// Offset of the transport header in a plain packet.
+    const L4: usize;
     /// The packed key of a plain packet of this family, whose transport has this number.
     fn read_plain(frame: &[u8], protocol: u8) -> Option<Self::Words>;
     /// Rewrites addresses and ports.
@@ -52,6 +55,7 @@ pub(super) trait Path: Family {
 impl Path for V4 {
     const IS_V6: bool = false;
     const ADDRESSES: usize = ipv4::SOURCE;
+    const L4: usize = plain::L4_V4;
 
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
@@ -91,8 +95,8 @@ impl Path for V4 {
     }
 
     #[inline(always)]
-    fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
-        plain::translate_v4(frame, transport, link, to);
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta) {
+        plain::translate_v4(frame, of, link, to, moved);
     }
 
     #[inline(always)]
@@ -119,6 +123,7 @@ impl Path for V4 {
 impl Path for V6 {
     const IS_V6: bool = true;
     const ADDRESSES: usize = ipv6::SOURCE;
+    const L4: usize = plain::L4_V6;
 
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
@@ -158,8 +163,8 @@ impl Path for V6 {
     }
 
     #[inline(always)]
-    fn translate_plain(frame: &mut [u8], transport: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
-        plain::translate_v6(frame, transport, link, to);
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta) {
+        plain::translate_v6(frame, of, link, to, moved);
     }
 
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! What a TCP segment says of itself, as far as flows with moved numbers want to know it.
 
-use crate::forward::insert;
 use crate::wire::{Fragment, Headers, TcpFlags, number, tcp};
 
 /// A segment as its sender made it.
@@ -20,13 +19,18 @@ impl Seen {
         if headers.protocol != number::TCP || matches!(headers.fragment, Fragment::Later { .. }) {
             return None;
         }
-        let header: &[u8; tcp::LENGTH] = frame.get(headers.l4 as usize..)?.first_chunk()?;
+        Self::in_segment(frame.get(headers.l4 as usize..headers.end as usize)?, headers.tcp)
+    }
+
+    /// Of a segment alone. `None` for one that is too short for its header.
+    pub(super) fn in_segment(segment: &[u8], flags: TcpFlags) -> Option<Self> {
+        let header: &[u8; tcp::LENGTH] = segment.first_chunk()?;
         let word = |at: usize| header.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes));
-        let data = (headers.end as usize).checked_sub(insert::data_start(frame, headers)?)?;
+        let data = segment.len().checked_sub(usize::from(header[tcp::DATA_OFFSET] >> 4) * 4)?;
         Some(Self {
             sequence: word(tcp::SEQUENCE)?,
             acknowledgement: word(tcp::ACKNOWLEDGEMENT)?,
-            flags: headers.tcp,
+            flags,
             data: data as u32,
         })
     }

@@ -7,8 +7,9 @@ use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Extension, FlowEntry, FlowRef};
 use crate::port::Ports;
 use crate::state::TcpState;
+use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::segment::{self, Options};
-use crate::wire::{TcpFlags, TcpOption, TcpOptions};
+use crate::wire::{TcpFlags, TcpOption, TcpOptions, tcp};
 use crate::worker::pass::Keyed;
 use crate::worker::path::Path;
 use crate::worker::{Context, Hands, Packet, carry, introduce};
@@ -85,6 +86,20 @@ pub(super) fn from_server<'h, F: Path, P: Ports>(
     let additions = introduce::with_acknowledgement(entry, record);
     send_with(context, hands, (frame, headers.l3 as usize), Way { port, ..way }, &ack, &additions);
     Outcome::Done
+}
+
+/// Whether a usual segment of the client needs no closer look. A row of equal acknowledgements is counted here, and looked
+/// at by [`from_client`] when it is too long.
+pub(super) fn may_pass(context: Context<'_>, segment: &[u8], record: &Extension, proxy: &SynProxy) -> bool {
+    if proxy.reusable.contains(TcpState::Established) {
+        return false;
+    }
+    let has_data = segment.get(tcp::DATA_OFFSET).is_some_and(|offset| segment.len() > usize::from(offset >> 4) * 4);
+    if proxy.ack_storm == 0 || has_data {
+        return true;
+    }
+    let Some((sequence, acknowledged, window)) = segment::numbers(segment) else { return false };
+    !is_storm(context.now, record, [sequence, acknowledged, u32::from(window)], proxy.ack_storm)
 }
 
 /// Whether a segment says something new though its numbers are old.

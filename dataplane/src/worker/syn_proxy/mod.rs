@@ -18,11 +18,11 @@ use super::pass::Keyed;
 use super::path::Path;
 use super::{Context, Hands, Packet, admit, carry, introduce};
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Find, FlowEntry, FlowKey, FlowRef, flag};
+use crate::flow::{Direction, Extension, Find, FlowEntry, FlowKey, FlowRef, flag};
 use crate::ident::{Endpoint, PortIndex};
 use crate::next_hop::Hop;
 use crate::port::{Frame, Ports};
-use crate::service::{DestinationSlot, Service};
+use crate::service::{Brief, DestinationSlot, Service};
 use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::{Agreement, Connection};
 use crate::syn_proxy::segment::{self, Options, Segment};
@@ -111,6 +111,26 @@ pub(super) fn intercept<'h, F: Path, P: Ports>(
             join::from_server(context, hands, keyed, flow, record);
             Outcome::Done
         }
+    }
+}
+
+/// Whether a usual segment (with ACK and without SYN, options none or time stamps) of a joined, established flow goes on
+/// as any other: what [`intercept`] would say.
+#[inline(never)]
+pub(super) fn may_pass(
+    context: Context<'_>,
+    segment: &[u8],
+    record: &Extension,
+    destination: &Brief,
+    direction: Direction,
+) -> bool {
+    if direction == Direction::Reverse {
+        return true;
+    }
+    let service = context.snapshot.services.service(destination.service);
+    match service.map(|service| &service.settings.syn_proxy) {
+        Some(Some(proxy)) => established::may_pass(context, segment, record, proxy),
+        _ => true,
     }
 }
 
