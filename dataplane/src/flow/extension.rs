@@ -197,6 +197,14 @@ impl Extension {
         }
     }
 
+    /// A record with these values, of no table.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn of(new: &NewExtension) -> Self {
+        let record = Self::free();
+        record.write(new);
+        record
+    }
+
     /// Writes a record which only the caller knows.
     pub(super) fn write(&self, new: &NewExtension) {
         let arrays = [(&self.timestamps, new.timestamps), (&self.next, new.next)];
@@ -236,6 +244,18 @@ impl Extension {
         let shifts = [self.shifts[0].load(), self.shifts[1].load()];
         fence(Ordering::Acquire);
         (before.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == before).then_some(shifts)
+    }
+
+    /// What is added to sequence numbers of the client, of the server, if each is the same everywhere and nobody is
+    /// changing them.
+    #[inline]
+    pub fn uniform_shifts(&self) -> Option<[u32; 2]> {
+        let before = self.changes.load(Ordering::Acquire);
+        let [client, server] = [self.shifts[0].load(), self.shifts[1].load()];
+        fence(Ordering::Acquire);
+        let is_one = before.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == before;
+        (is_one && client.before == client.after && server.before == server.after)
+            .then_some([client.after, server.after])
     }
 
     /// Changes the shift of one side's packets. False (and nothing changed) when another worker is changing one now.

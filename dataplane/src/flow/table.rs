@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use siphasher::sip::SipHasher24;
 
-use super::entry::{FlowEntry, FlowRef, flag};
+use super::entry::{FlowEntry, FlowRef};
 use super::extension::Extension;
 use super::hash::{Hasher, KEY_WORDS, KeyHash};
 use super::key::{Family, FlowKey};
@@ -112,9 +112,6 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// The extension record of a flow that has one. Valid as long as its entry is.
     #[inline]
     pub fn extension(&self, entry: &FlowEntry<F>) -> Option<&Extension> {
-        if entry.state().flags() & flag::EXTENDED == 0 {
-            return None;
-        }
         self.store.extensions().get(entry.extension()? as usize)
     }
 

@@ -99,14 +99,14 @@ pub fn encapsulate(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u16) 
     outer.write(out, inner, id);
 }
 
-#[inline]
+#[inline(always)]
 fn address_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: u64) -> Delta {
     let delta = replace_wide(head, L3 + ipv4::SOURCE, addresses);
     route_header_v4(head, link, delta);
     delta
 }
 
-#[inline]
+#[inline(always)]
 fn address_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], &[a, b, c, d, _]: &[u64; 5]) -> Delta {
     route_header_v6(head, link);
     let at = L3 + ipv6::SOURCE;
@@ -114,7 +114,7 @@ fn address_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], &[a, b, c, 
     source.and(replace_wide(head, at + 16, c)).and(replace_wide(head, at + 24, d))
 }
 
-#[inline]
+#[inline(always)]
 fn route_header_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: Delta) {
     head[..LINK].copy_from_slice(link);
     head[L3 + ipv4::TTL] = head[L3 + ipv4::TTL].wrapping_sub(1);

@@ -38,37 +38,6 @@ impl Translation {
         Self { sender: shifts[own], peer: shifts[other], timestamp: stamps[own], echo: stamps[other], window }
     }
 
-    /// Applies it to the usual segment, with ACK and without SYN: its numbers are moved the same everywhere, and it has
-    /// no options, or time stamps alone at their usual place. Gives the difference for the checksum, which is not
-    /// touched; `None`, and nothing changed, where there is more to it.
-    #[inline]
-    pub fn apply_usual(&self, segment: &mut [u8]) -> Option<Delta> {
-        if !self.is_uniform() {
-            return None;
-        }
-        let options = UsualOptions::of(segment)?;
-        let (head, rest) = segment.split_first_chunk_mut::<{ tcp::LENGTH }>()?;
-        let mut delta = match options {
-            UsualOptions::None => Delta::default(),
-            UsualOptions::Stamps => {
-                let stamps: &mut [u8; 12] = rest.first_chunk_mut()?;
-                let value = change(stamps, 4, |n| n.wrapping_add(self.timestamp));
-                value.and(change(stamps, 8, |n| n.wrapping_sub(self.echo)))
-            }
-        };
-        delta = delta.and(change(head, tcp::SEQUENCE, |n| n.wrapping_add(self.sender.after)));
-        delta = delta.and(change(head, tcp::ACKNOWLEDGEMENT, |n| n.wrapping_sub(self.peer.after)));
-        if self.window != 0 {
-            delta = delta.and(rescale(head, self.window));
-        }
-        Some(delta)
-    }
-
-    /// Whether numbers are moved the same everywhere.
-    const fn is_uniform(&self) -> bool {
-        self.sender.before == self.sender.after && self.peer.before == self.peer.after
-    }
-
     fn there(&self, segment: &mut [u8], flags: TcpFlags) -> Delta {
         let Self { sender, peer, .. } = *self;
         let stamps = (self.timestamp, self.echo.wrapping_neg());
@@ -81,6 +50,42 @@ impl Translation {
         let stamps = (self.timestamp.wrapping_neg(), self.echo);
         edit(segment, flags, |n| sender.undo(n), |n| peer.apply(n), stamps, -self.window)
     }
+}
+
+/// As [`translate`], of the usual segment: with ACK and without SYN, its numbers moved the same everywhere, no options
+/// but time stamps at their usual place. Gives the difference for the checksum, which is not touched; `None`, and
+/// nothing changed, where there is more to it.
+#[inline]
+pub fn translate_usual(segment: &mut [u8], record: &Extension, direction: Direction) -> Option<Delta> {
+    let (shifts, terms) = (record.uniform_shifts()?, record.terms());
+    let (own, other, window) = match direction {
+        Direction::Forward => (0, 1, terms.client_window),
+        Direction::Reverse => (1, 0, terms.server_window),
+    };
+    let options = UsualOptions::of(segment)?;
+    let (head, rest) = segment.split_first_chunk_mut::<{ tcp::LENGTH }>()?;
+    let mut delta = move_number(head, tcp::SEQUENCE, shifts[own]);
+    delta = delta.and(move_number(head, tcp::ACKNOWLEDGEMENT, shifts[other].wrapping_neg()));
+    if options == UsualOptions::Stamps
+        && let Some(stamps) = rest.first_chunk_mut::<12>()
+    {
+        let by = record.timestamps();
+        delta = delta.and(move_number(stamps, 4, by[own]));
+        delta = delta.and(move_number(stamps, 8, by[other].wrapping_neg()));
+    }
+    if window != 0 {
+        delta = delta.and(rescale(head, window));
+    }
+    Some(delta)
+}
+
+/// Adds to the number at an even offset, which lies inside.
+#[inline]
+fn move_number<const N: usize>(bytes: &mut [u8; N], at: usize, by: u32) -> Delta {
+    let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { return Delta::default() };
+    let old = *place;
+    *place = u32::from_be_bytes(old).wrapping_add(by).to_be_bytes();
+    Delta::default().replace(old, *place)
 }
 
 /// The options of a segment after the handshake, where nothing was lost.
@@ -99,7 +104,7 @@ impl UsualOptions {
         const STAMPS: [u8; 4] = [TcpOption::NO_OPERATION, TcpOption::NO_OPERATION, TcpOption::TIMESTAMPS, 10];
         match segment.get(tcp::DATA_OFFSET)? >> 4 {
             5 => Some(Self::None),
-            8 if segment.get(tcp::LENGTH..)?.first_chunk() == Some(&STAMPS) => Some(Self::Stamps),
+            8 if segment.get(tcp::LENGTH..tcp::LENGTH + 12)?.first_chunk() == Some(&STAMPS) => Some(Self::Stamps),
             _ => None,
         }
     }
@@ -197,6 +202,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::flow::{NewExtension, Terms};
     use crate::wire::{self, Settled, checksum};
 
     const OPTIONS: usize = 4;
@@ -240,18 +246,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_usual_segment_is_moved_as_any_other(
-            by in translation(),
-            deltas in any::<[u32; 2]>(),
-            uniform: bool,
+            shifts in [shift(), shift()],
+            timestamps: [u32; 2],
+            windows in [-14..=14i8, -14..=14i8],
             numbers in any::<[u32; 8]>(),
             window: u16,
             layout in 0..4usize,
+            is_forward: bool,
             data in prop::collection::vec(any::<u8>(), 0..20),
         ) {
-            let mut by = by;
-            if uniform {
-                (by.sender, by.peer) = (Shift::by(deltas[0]), Shift::by(deltas[1]));
-            }
+            let terms = Terms { mss: 0, client_window: windows[0], server_window: windows[1] };
+            let record = Extension::of(&NewExtension { shifts, timestamps, terms, ..NewExtension::default() });
+            let direction = if is_forward { Direction::Forward } else { Direction::Reverse };
             let options = match layout {
                 0 => vec![],
                 1 => vec![
@@ -266,18 +272,18 @@ mod tests {
             let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
             let built = ip.tcp(1, 80, numbers[0], window).ack(numbers[1]).options(&options).unwrap();
             built.write(&mut ours, &data).unwrap();
-            let mut theirs = ours.clone();
+            let (mut theirs, before) = (ours.clone(), ours.clone());
             let headers = wire::parse(&ours).unwrap();
-            let (before, segment) = (ours.clone(), &mut ours[headers.l4 as usize..]);
-            let delta = by.apply_usual(segment);
-            let is_uniform = by.is_uniform();
+            let segment = &mut ours[headers.l4 as usize..];
+            let delta = translate_usual(segment, &record, direction);
+            let is_uniform = shifts.iter().all(|shift| shift.before == shift.after);
             prop_assert_eq!(delta.is_some(), is_uniform && layout < 2);
             match delta {
                 None => prop_assert_eq!(ours, before),
                 Some(delta) => {
                     let field: &mut [u8; 2] = segment[tcp::CHECKSUM..].first_chunk_mut().unwrap();
                     *field = delta.apply(*field);
-                    translate(&mut theirs, &headers, &by);
+                    translate(&mut theirs, &headers, &Translation::of(&record, direction));
                     prop_assert_eq!(ours, theirs);
                 }
             }

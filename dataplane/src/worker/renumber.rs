@@ -3,19 +3,21 @@
 //! Once a server knows its client and both sides' numbers are moved the same everywhere, nothing but these numbers
 //! differs from any other flow. Whatever else there is to do is left to [`super::extended`].
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
+
 use super::path::Path;
 use super::segment::Seen;
 use super::syn_proxy::{self, bits::PROXIED};
 use super::{Context, extended};
-use crate::flow::{Direction, FlowEntry, bit};
-use crate::forward::sequence::{Translation, UsualOptions};
+use crate::flow::{Direction, Extension, FlowEntry, bit};
+use crate::forward::sequence::{UsualOptions, translate_usual};
 use crate::service::Brief;
-use crate::wire::Plain;
 use crate::wire::checksum::Delta;
+use crate::wire::{Plain, TcpFlags};
 
 /// Moves the numbers of a usual segment of an established flow; gives the difference for its checksum. `None`, and
 /// nothing changed, where there is more to do.
-#[inline]
+#[inline(always)]
 pub(super) fn usual<F: Path>(
     context: Context<'_>,
     frame: &mut [u8],
@@ -25,16 +27,32 @@ pub(super) fn usual<F: Path>(
     direction: Direction,
 ) -> Option<Delta> {
     let record = F::table(context.shared).extension(entry)?;
-    let bits = record.bits();
     let segment = frame.get_mut(F::L4..plain.end as usize)?;
-    if bits & PROXIED != 0 {
-        UsualOptions::of(segment)?;
+    if record.bits() & (PROXIED | bit::RESET) != 0 {
+        return remarkable(context, segment, plain.tcp, record, destination, direction);
+    }
+    translate_usual(segment, record, direction)
+}
+
+/// As [`usual`], where its numbers matter to more than the checksum.
+#[inline(never)]
+fn remarkable(
+    context: Context<'_>,
+    segment: &mut [u8],
+    flags: TcpFlags,
+    record: &Extension,
+    destination: &Brief,
+    direction: Direction,
+) -> Option<Delta> {
+    UsualOptions::of(segment)?;
+    let seen = Seen::in_segment(segment, flags)?;
+    let is_proxied = record.bits() & PROXIED != 0;
+    if is_proxied {
         syn_proxy::may_pass(context, segment, record, destination, direction).then_some(())?;
     }
-    let watched =
-        if bits & (PROXIED | bit::RESET) == bit::RESET { Some(Seen::in_segment(segment, plain.tcp)?) } else { None };
-    let moved = Translation::of(record, direction).apply_usual(segment)?;
-    if let Some(seen) = watched {
+    let moved = translate_usual(segment, record, direction)?;
+    // A proxied flow has a use of its own for the record's numbers.
+    if !is_proxied {
         extended::watch(record, &seen, direction);
     }
     Some(moved)
