@@ -44,7 +44,7 @@ pub trait Family: Copy + Send + Sync + 'static {
     /// The key that was packed, or `None` where there is none.
     fn unpack(words: &Self::Words) -> Option<FlowKey<Self::Addr>>;
     /// The packed key of a packet: of its addresses, which stand behind one another from `at` on, and of
-    /// [`transport`]. `None` when the packet ends before.
+    /// its ports and transport as they are packed. `None` when the packet ends before.
     fn read(packet: &[u8], at: usize, transport: u64) -> Option<Self::Words>;
     /// The packed key of packets that run the other way. No key stays none.
     fn turned(words: &Self::Words) -> Self::Words;
