@@ -1,10 +1,13 @@
 //! How loaded a destination is, as the schedulers that look at connections count it.
 
+use std::hint::select_unpredictable;
+
 use crate::service::Destination;
 
 /// Connections with IPVS's weights: an active one counts 256, an inactive one 1.
+#[inline]
 pub(super) fn overhead(destination: &Destination) -> u64 {
-    (u64::from(destination.counts.active()) << 8) + u64::from(destination.counts.inactive())
+    destination.counts.load()
 }
 
 /// The destination with the least load for its weight; the first wins a tie. Loads are compared by
@@ -13,11 +16,18 @@ pub(super) fn least_for_weight<'d>(
     candidates: impl Iterator<Item = &'d Destination>,
     load: impl Fn(&Destination) -> u64,
 ) -> Option<&'d Destination> {
-    let weighed = |load: u64, by: &Destination| u128::from(load) * u128::from(by.weight.value());
-    let least = candidates.map(|next| (next, load(next))).reduce(|(best, least), (next, load)| {
-        if weighed(least, next) > weighed(load, best) { (next, load) } else { (best, least) }
-    });
-    least.map(|(destination, _)| destination)
+    let mut best: Option<&Destination> = None;
+    let (mut least, mut weight) = (0, 0);
+    for next in candidates {
+        let (next_load, next_weight) = (load(next), u64::from(next.weight.value()));
+        let is_less = u128::from(least) * u128::from(next_weight) > u128::from(next_load) * u128::from(weight);
+        // Which destination wins cannot be foreseen, so it is chosen by moves, not by jumps.
+        let is_less = best.is_none() | is_less;
+        best = select_unpredictable(is_less, Some(next), best);
+        least = select_unpredictable(is_less, next_load, least);
+        weight = select_unpredictable(is_less, next_weight, weight);
+    }
+    best
 }
 
 /// Whether a destination has more active connections than its weight while another has less than half of its own:

@@ -14,8 +14,8 @@ use crate::syn_proxy::offer::{LastHandshake, Offer};
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct DestinationCounts {
-    active: AtomicU32,
-    inactive: AtomicU32,
+    /// A [`Flows`]: schedulers read both at once, and a flow that changes sides is one addition.
+    flows: AtomicU64,
     last_weight: AtomicU32,
     /// The options of the server's last handshake with the SYN proxy.
     pub handshake: LastHandshake,
@@ -41,8 +41,7 @@ impl DestinationCounts {
     /// Zeroed counts for a director with `workers` workers.
     pub fn new(workers: usize) -> Self {
         Self {
-            active: AtomicU32::new(0),
-            inactive: AtomicU32::new(0),
+            flows: AtomicU64::new(0),
             last_weight: AtomicU32::new(0),
             handshake: LastHandshake::default(),
             upper: AtomicU32::new(0),
@@ -60,30 +59,38 @@ impl DestinationCounts {
 
     /// Flows that are established or on the way to it.
     pub fn active(&self) -> u32 {
-        read(&self.active)
+        self.flows().active().max(0).cast_unsigned()
     }
 
     /// Flows in any other state.
     pub fn inactive(&self) -> u32 {
-        read(&self.inactive)
+        self.flows().inactive().max(0).cast_unsigned()
+    }
+
+    /// What schedulers that look at connections see: an active one counts 256, an inactive one 1, as in IPVS.
+    #[inline]
+    pub fn load(&self) -> u64 {
+        let flows = self.flows();
+        ((i64::from(flows.active()) << 8) + i64::from(flows.inactive())).max(0).cast_unsigned()
     }
 
     /// Whether no flow refers to the destination.
     pub fn is_idle(&self) -> bool {
-        self.active.load(Ordering::Relaxed) == 0 && self.inactive.load(Ordering::Relaxed) == 0
+        self.flows() == Flows(0)
     }
 
     /// A flow begins, counted as `active` or inactive.
+    #[inline]
     pub fn begin(&self, activity: Activity) {
-        self.cell(activity).fetch_add(1, Ordering::Relaxed);
-        if self.thresholds().is_over(self.all()) {
+        let before = Flows(self.flows.fetch_add(one(activity), Ordering::Relaxed));
+        if self.thresholds().is_over(before.all().saturating_add(1)) {
             self.is_overloaded.store(true, Ordering::Relaxed);
         }
     }
 
     /// A flow ends that was counted under `activity`.
     pub fn end(&self, activity: Activity) {
-        self.cell(activity).fetch_sub(1, Ordering::Relaxed);
+        self.flows.fetch_sub(one(activity), Ordering::Relaxed);
         if self.is_overloaded() && self.thresholds().is_relieved(self.all()) {
             self.is_overloaded.store(false, Ordering::Relaxed);
         }
@@ -92,8 +99,7 @@ impl DestinationCounts {
     /// A flow changes from one count to the other.
     pub fn shift(&self, from: Activity, to: Activity) {
         if from != to {
-            self.cell(to).fetch_add(1, Ordering::Relaxed);
-            self.cell(from).fetch_sub(1, Ordering::Relaxed);
+            self.flows.fetch_add(one(to).wrapping_sub(one(from)), Ordering::Relaxed);
         }
     }
 
@@ -124,24 +130,50 @@ impl DestinationCounts {
 
     /// Active and inactive flows.
     pub fn all(&self) -> u32 {
-        self.active().saturating_add(self.inactive())
+        self.flows().all()
     }
 
     fn thresholds(&self) -> Thresholds {
         Thresholds { upper: self.upper.load(Ordering::Relaxed), lower: self.lower.load(Ordering::Relaxed) }
     }
 
-    fn cell(&self, activity: Activity) -> &AtomicU32 {
-        match activity {
-            Activity::Active => &self.active,
-            Activity::Inactive => &self.inactive,
-        }
+    #[inline]
+    fn flows(&self) -> Flows {
+        Flows(self.flows.load(Ordering::Relaxed))
     }
 }
 
-/// A count, never below zero: of two workers that move a flow one after the other, the second may come to count first.
-fn read(cell: &AtomicU32) -> u32 {
-    cell.load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+/// Active flows above inactive ones, in one sum. Either may be below zero for a moment: of two workers that move a flow
+/// one after the other, the second may come to count first. Inactive ones below zero borrow of the others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flows(u64);
+
+impl Flows {
+    #[inline]
+    fn active(self) -> i32 {
+        let inactive = i64::from(self.inactive());
+        (self.0.wrapping_sub(inactive.cast_unsigned()) >> 32) as i32
+    }
+
+    #[inline]
+    const fn inactive(self) -> i32 {
+        self.0 as i32
+    }
+
+    #[inline]
+    fn all(self) -> u32 {
+        let [active, inactive] = [self.active(), self.inactive()].map(|count| count.max(0).cast_unsigned());
+        active.saturating_add(inactive)
+    }
+}
+
+/// One flow in a [`Flows`].
+#[inline]
+const fn one(activity: Activity) -> u64 {
+    match activity {
+        Activity::Active => 1 << 32,
+        Activity::Inactive => 1,
+    }
 }
 
 /// Which count a flow stands in.
@@ -188,6 +220,26 @@ impl ServiceState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_that_come_in_another_order_are_right_in_the_end() {
+        let counts = DestinationCounts::new(1);
+        let read = || (counts.active(), counts.inactive(), counts.all(), counts.load());
+        counts.end(Activity::Inactive);
+        assert_eq!(read(), (0, 0, 0, 0));
+        counts.begin(Activity::Active);
+        assert_eq!(read(), (1, 0, 1, 255));
+        counts.shift(Activity::Active, Activity::Inactive);
+        assert_eq!(read(), (0, 0, 0, 0));
+        assert!(counts.is_idle());
+        counts.shift(Activity::Inactive, Activity::Active);
+        counts.shift(Activity::Inactive, Activity::Active);
+        assert_eq!(read(), (2, 0, 2, 510));
+        counts.begin(Activity::Inactive);
+        counts.begin(Activity::Inactive);
+        counts.begin(Activity::Inactive);
+        assert_eq!(read(), (2, 1, 3, 513));
+    }
 
     #[test]
     fn a_destination_is_overloaded_from_the_upper_bound_to_below_the_lower() {
