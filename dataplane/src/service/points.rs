@@ -4,17 +4,17 @@
 //! range costs one entry whatever its length. No two points of one table match the same packet by the same port.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceIndex};
-use crate::ident::{Endpoint, NetPort, Protocol, ServiceKey};
+use crate::ident::{Endpoint, NetPort, Protocol};
 
 type Hashed<K, V> = HashMap<K, V, foldhash::quality::RandomState>;
 
 /// All match points of a table of services.
 #[derive(Debug, Default)]
 pub(super) struct Points {
-    exact: Hashed<ServiceKey, ServiceIndex>,
+    exact: Exact,
     addresses: HashSet<IpAddr, foldhash::quality::RandomState>,
     // Sorted by the first address; they do not overlap.
     ranges: Hashed<(Protocol, NetPort), Vec<(AddressRange, ServiceIndex)>>,
@@ -33,8 +33,8 @@ impl Points {
     }
 
     fn of_port(&self, protocol: Protocol, at: Endpoint) -> Option<ServiceIndex> {
-        if let Some(index) = self.exact.get(&ServiceKey { protocol, at }) {
-            return Some(*index);
+        if let Some(index) = self.exact.find(protocol, at) {
+            return Some(index);
         }
         // Without ranges, as nearly everywhere, this costs one comparison.
         if self.ranges.is_empty() { None } else { self.in_range(protocol, at) }
@@ -61,16 +61,14 @@ impl Points {
             MatchPoint::Addresses { protocol, range, port } if range.first == range.last => {
                 let at = Endpoint { address: range.first, port };
                 self.addresses.insert(range.first);
-                self.of_port(protocol, at).is_none() && self.exact.insert(ServiceKey { protocol, at }, index).is_none()
+                self.of_port(protocol, at).is_none() && self.exact.insert(protocol, at, index)
             }
             MatchPoint::Addresses { protocol, range, port } => self.add_range(protocol, range, port, index),
         }
     }
 
     fn add_range(&mut self, protocol: Protocol, range: AddressRange, port: NetPort, index: ServiceIndex) -> bool {
-        let taken =
-            |key: &ServiceKey| key.protocol == protocol && key.at.port == port && range.contains(key.at.address);
-        if range.last < range.first || self.exact.keys().any(taken) {
+        if range.last < range.first || self.exact.meets(protocol, port, range) {
             return false;
         }
         let list = self.ranges.entry((protocol, port)).or_default();
@@ -82,6 +80,51 @@ impl Points {
         list.insert(behind, (range, index));
         true
     }
+}
+
+/// Single addresses with a port. Those of IPv4 are hashed as one number: every new flow asks for one.
+#[derive(Debug, Default)]
+struct Exact {
+    four: Hashed<u64, ServiceIndex>,
+    six: Hashed<(u128, u32), ServiceIndex>,
+}
+
+impl Exact {
+    #[inline]
+    fn find(&self, protocol: Protocol, at: Endpoint) -> Option<ServiceIndex> {
+        let found = match at.address {
+            IpAddr::V4(address) => {
+                self.four.get(&(u64::from(address.to_bits()) << 32 | u64::from(door(protocol, at.port))))
+            }
+            IpAddr::V6(address) => self.six.get(&(address.to_bits(), door(protocol, at.port))),
+        };
+        found.copied()
+    }
+
+    /// False where there was one.
+    fn insert(&mut self, protocol: Protocol, at: Endpoint, index: ServiceIndex) -> bool {
+        let door = door(protocol, at.port);
+        let before = match at.address {
+            IpAddr::V4(address) => self.four.insert(u64::from(address.to_bits()) << 32 | u64::from(door), index),
+            IpAddr::V6(address) => self.six.insert((address.to_bits(), door), index),
+        };
+        before.is_none()
+    }
+
+    /// Whether one of them, with this port, lies in a range.
+    fn meets(&self, protocol: Protocol, port: NetPort, range: AddressRange) -> bool {
+        let door = door(protocol, port);
+        let four =
+            self.four.keys().filter(|key| **key as u32 == door).map(|key| Ipv4Addr::from_bits((key >> 32) as u32));
+        let six = self.six.keys().filter(|key| key.1 == door).map(|key| Ipv6Addr::from_bits(key.0));
+        four.map(IpAddr::V4).chain(six.map(IpAddr::V6)).any(|address| range.contains(address))
+    }
+}
+
+/// Transport and port in one number.
+#[inline]
+fn door(protocol: Protocol, port: NetPort) -> u32 {
+    u32::from(protocol.number()) << 16 | u32::from(port.raw())
 }
 
 #[cfg(test)]
