@@ -144,6 +144,48 @@ pub struct NewFlow<F: Family> {
     pub controller: Option<FlowLink>,
 }
 
+/// As [`NewFlow`], with its keys as the table holds them: zeros where there is no reverse key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedFlow<F: Family> {
+    pub(crate) forward: F::Words,
+    pub(crate) reverse: F::Words,
+    pub(crate) destination: u32,
+    pub(crate) state: u8,
+    pub(crate) flags: u16,
+    pub(crate) deadline: Tick,
+    pub(crate) client_mac: Option<(MacAddr, PortIndex)>,
+    pub(crate) return_hop: u32,
+    pub(crate) extension: Option<NewExtension>,
+    pub(crate) controller: Option<FlowLink>,
+}
+
+impl<F: Family> PackedFlow<F> {
+    /// Whether it has a reverse key.
+    #[inline]
+    pub(super) fn is_two_way(&self) -> bool {
+        F::is_key(&self.reverse)
+    }
+}
+
+impl<F: Family> NewFlow<F> {
+    #[inline]
+    pub(super) fn pack(&self) -> PackedFlow<F> {
+        let rule = rule::of(self.flags, self.state);
+        PackedFlow {
+            forward: rule::pack::<F>(rule, &self.forward),
+            reverse: self.reverse.as_ref().map(|key| rule::pack::<F>(rule, key)).unwrap_or_default(),
+            destination: self.destination,
+            state: self.state,
+            flags: self.flags,
+            deadline: self.deadline,
+            client_mac: self.client_mac,
+            return_hop: self.return_hop,
+            extension: self.extension,
+            controller: self.controller,
+        }
+    }
+}
+
 /// A flow in the table.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -372,11 +414,10 @@ impl<F: Family> FlowEntry<F> {
     /// Writes a flow into a free entry, which only the caller knows, with the number of its extension record. Gives
     /// the new generation.
     #[inline]
-    pub(super) fn write(&self, new: &NewFlow<F>, extension: Option<u32>) -> u32 {
+    pub(super) fn write(&self, new: &PackedFlow<F>, extension: Option<u32>) -> u32 {
         let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
-        let rule = rule::of(new.flags, new.state);
-        F::store(&self.forward, &rule::pack::<F>(rule, &new.forward));
-        F::store(&self.reverse, &new.reverse.as_ref().map(|key| rule::pack::<F>(rule, key)).unwrap_or_default());
+        F::store(&self.forward, &new.forward);
+        F::store(&self.reverse, &new.reverse);
         self.set_client_mac(new.client_mac);
         self.deadline.store(new.deadline.raw(), Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);

@@ -1,8 +1,8 @@
 //! Insert or adopt: however many workers insert the same key at once, it ends up in the index once.
 //!
 //! A key is first claimed in an empty slot (tentative), then both buckets are read again, then the slot is committed.
-//! Of two workers that claim the same key, at least one sees the other's claim (each has a full fence between its claim
-//! and its reading: Dekker's argument). Then the lower position wins: the higher one's owner retracts by itself, or the
+//! Of two workers that claim the same key, at least one sees the other's claim (each orders its claim before its
+//! reading for all: Dekker's argument). Then the lower position wins: the higher one's owner retracts by itself, or the
 //! lower one's owner *kills* the higher claim. Committing is a compare-and-swap of the claim, so a claim that was killed
 //! cannot be committed, and one that was committed cannot be killed: whoever comes second at that word knows it.
 //! A worker that finds the key committed gives up and adopts that flow.
@@ -10,15 +10,14 @@
 //! The reverse key goes first, then the forward key, then the flow is live. A worker waits (bounded) only while it
 //! holds no tentative slot, so waits form no circle.
 
-use super::entry::{FlowEntry, FlowRef, Life, NewFlow};
+use super::entry::{FlowEntry, FlowRef, Life, NewFlow, PackedFlow};
 use super::extension::NewExtension;
-use super::hash::KeyHash;
 use super::key::Family;
-use super::lookup::slot;
+use super::lookup::{Probe, slot};
 use super::reclaim::FlowWorker;
-use super::slot::{Direction, MATCH, OCCUPIED, SlotWord};
+use super::slot::{Bucket, Direction, MATCH, SlotWord};
 use super::storage::Storage;
-use super::sync::{AtomicU64, Ordering, RETRIES, fence, pause};
+use super::sync::{AtomicU64, Ordering, RETRIES, fence_after_swap, pause};
 use super::table::Table;
 
 /// How often a key is claimed anew after a lost contest.
@@ -43,11 +42,20 @@ pub enum Insert {
 }
 
 /// A key on its way into the index.
-struct Claim<F: Family> {
-    words: F::Words,
-    hash: KeyHash,
+struct Claim<'t, F: Family, const N: usize> {
+    words: &'t F::Words,
+    /// Where it may stand.
+    buckets: [&'t Bucket<N>; 2],
+    tag: u16,
     index: u32,
     direction: Direction,
+}
+
+impl<F: Family, const N: usize> Claim<'_, F, N> {
+    #[inline]
+    fn pattern(&self) -> u64 {
+        SlotWord::pattern(self.tag)
+    }
 }
 
 /// What became of a key.
@@ -81,7 +89,17 @@ enum Room<'a> {
 impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Inserts a flow, unless its forward key is there already: then gives that flow.
     pub fn insert(&self, w: &mut FlowWorker<F>, new: &NewFlow<F>) -> Insert {
-        if new.reverse == Some(new.forward) {
+        let packed = new.pack();
+        let forward = self.aim(&packed.forward);
+        let reverse = if packed.is_two_way() { self.aim(&packed.reverse) } else { forward };
+        self.insert_aimed(w, &packed, [&forward, &reverse])
+    }
+
+    /// As [`Table::insert`], of a flow whose keys were aimed, so that their buckets are here by now; where there is no
+    /// reverse key, its aim does not matter.
+    #[inline]
+    pub(crate) fn insert_aimed(&self, w: &mut FlowWorker<F>, new: &PackedFlow<F>, aims: [&Probe; 2]) -> Insert {
+        if new.reverse == new.forward {
             return Insert::ReverseTaken;
         }
         let Some(index) = self.take(w) else {
@@ -96,7 +114,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             self.retire(w, index);
             return Insert::NoExtension;
         }
-        let result = self.place_both(entry, flow, new);
+        let result = self.place_both(entry, flow, new, aims);
         if !matches!(result, Insert::Created(_)) {
             entry.set_life(Life::Dead);
             self.retire(w, index);
@@ -111,12 +129,22 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         Some(number)
     }
 
-    fn place_both(&self, entry: &FlowEntry<F>, flow: FlowRef, new: &NewFlow<F>) -> Insert {
-        let reverse = new.reverse.map(|_| self.claim(entry, flow.index, Direction::Reverse));
-        if let Some(claim) = &reverse {
-            match self.place(claim) {
+    #[inline]
+    fn place_both(&self, entry: &FlowEntry<F>, flow: FlowRef, new: &PackedFlow<F>, aims: [&Probe; 2]) -> Insert {
+        let [Some(forward), Some(reverse)] = aims.map(|aim| self.aimed(aim)) else { return Insert::Full };
+        let claim = |words, buckets, aim: &Probe, direction| Claim {
+            words,
+            buckets,
+            tag: aim.tag(),
+            index: flow.index,
+            direction,
+        };
+        if new.is_two_way() {
+            match self.place(&claim(&new.reverse, reverse, aims[1], Direction::Reverse)) {
                 Placed::Committed => {}
-                Placed::Has(other, Direction::Reverse) if self.same_forward(entry, other) => {
+                Placed::Has(other, Direction::Reverse)
+                    if self.entry_at(other.index).holds(Direction::Forward, &new.forward) =>
+                {
                     return Insert::Adopted(other);
                 }
                 Placed::Has(..) => return Insert::ReverseTaken,
@@ -124,7 +152,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
                 Placed::Full => return Insert::Full,
             }
         }
-        let failed = match self.place(&self.claim(entry, flow.index, Direction::Forward)) {
+        let failed = match self.place(&claim(&new.forward, forward, aims[0], Direction::Forward)) {
             Placed::Committed => {
                 entry.set_life(Life::Live);
                 return Insert::Created(flow);
@@ -133,26 +161,15 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             Placed::Has(_, Direction::Reverse) | Placed::Contended => Insert::Contended,
             Placed::Full => Insert::Full,
         };
-        if reverse.is_some() {
+        if new.is_two_way() {
             self.unlink(entry, flow.index, Direction::Reverse);
         }
         failed
     }
 
-    #[inline]
-    fn claim(&self, entry: &FlowEntry<F>, index: u32, direction: Direction) -> Claim<F> {
-        let words = entry.words(direction);
-        Claim { words, hash: self.hash_words(&words), index, direction }
-    }
-
-    #[inline]
-    fn same_forward(&self, entry: &FlowEntry<F>, other: FlowRef) -> bool {
-        self.entry_at(other.index).words(Direction::Forward) == entry.words(Direction::Forward)
-    }
-
     /// Puts a key into the index, or finds the live flow that has it.
     #[inline]
-    fn place(&self, claim: &Claim<F>) -> Placed {
+    fn place(&self, claim: &Claim<'_, F, N>) -> Placed {
         for _ in 0..ATTEMPTS {
             let (cell, empty) = match self.room(claim) {
                 Room::Slot(cell, empty) => (cell, empty),
@@ -163,11 +180,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
                     None => continue,
                 },
             };
-            let mine = empty.claimed(claim.index, claim.hash.tag(), claim.direction);
+            let mine = empty.claimed(claim.index, claim.tag, claim.direction);
             if !swap(cell, empty, mine) {
                 continue;
             }
-            fence(Ordering::SeqCst);
+            fence_after_swap();
             match self.contest(claim, cell) {
                 // If this fails, a lower claim has killed ours and will be found.
                 Contest::Won => {
@@ -192,10 +209,10 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// An empty slot in the emptier of the key's two buckets, unless the key is there.
     #[inline]
-    fn room(&self, claim: &Claim<F>) -> Room<'_> {
-        let buckets = self.buckets_of(claim.hash);
-        let pattern = SlotWord::pattern(claim.hash.tag());
-        for bit in bits(self.store.matches(buckets, pattern, MATCH)) {
+    fn room<'t>(&self, claim: &Claim<'t, F, N>) -> Room<'t> {
+        let (buckets, pattern) = (claim.buckets, claim.pattern());
+        let (matching, empty) = self.store.survey(buckets, pattern, MATCH);
+        for bit in bits(matching) {
             let cell = slot(buckets, bit);
             let word = SlotWord(cell.load(Ordering::Acquire));
             if word.matches(pattern) && word.is_committed() && self.rivals(claim, word) {
@@ -205,7 +222,6 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
                 swap(cell, word, word.emptied());
             }
         }
-        let empty = self.store.matches(buckets, 0, OCCUPIED);
         let first = empty & ((1 << N) - 1);
         let second = empty & !first;
         let emptier = if first.count_ones() >= second.count_ones() { first } else { second };
@@ -221,11 +237,9 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// Reads both buckets for others with the key of a claim that stands in `mine`.
     #[inline]
-    fn contest(&self, claim: &Claim<F>, mine: &AtomicU64) -> Contest {
-        let buckets = self.buckets_of(claim.hash);
-        let pattern = SlotWord::pattern(claim.hash.tag());
-        for bit in bits(self.store.matches(buckets, pattern, MATCH)) {
-            let cell = slot(buckets, bit);
+    fn contest(&self, claim: &Claim<'_, F, N>, mine: &AtomicU64) -> Contest {
+        for bit in bits(self.store.matches(claim.buckets, claim.pattern(), MATCH)) {
+            let cell = slot(claim.buckets, bit);
             if std::ptr::eq(cell, mine) {
                 continue;
             }
@@ -239,8 +253,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// A claim in `mine` against whatever stands in another slot.
     #[cold]
-    fn challenge(&self, claim: &Claim<F>, cell: &AtomicU64, mine: &AtomicU64) -> Contest {
-        let pattern = SlotWord::pattern(claim.hash.tag());
+    fn challenge(&self, claim: &Claim<'_, F, N>, cell: &AtomicU64, mine: &AtomicU64) -> Contest {
+        let pattern = claim.pattern();
         for _ in 0..ATTEMPTS {
             let word = SlotWord(cell.load(Ordering::Acquire));
             if !word.matches(pattern) || !self.rivals(claim, word) {
@@ -260,8 +274,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// Whether a slot is taken by another flow with the key of this claim.
     #[inline]
-    fn rivals(&self, claim: &Claim<F>, word: SlotWord) -> bool {
-        word.index() != claim.index && self.entry_at(word.index()).holds(word.direction(), &claim.words)
+    fn rivals(&self, claim: &Claim<'_, F, N>, word: SlotWord) -> bool {
+        word.index() != claim.index && self.entry_at(word.index()).holds(word.direction(), claim.words)
     }
 
     /// Waits a bounded time for the flow of a committed slot to be live; `None` if it ended or is still on its way.

@@ -48,6 +48,10 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn read(packet: &[u8], at: usize, transport: u64) -> Option<Self::Words>;
     /// The packed key of packets that run the other way. No key stays none.
     fn turned(words: &Self::Words) -> Self::Words;
+    /// The packed key with another source.
+    fn with_source(words: &Self::Words, source: Self::Addr, port: NetPort) -> Self::Words;
+    /// What the words say of the packets' destination: equal for all that go to the same transport, address and port.
+    fn without_source(words: &Self::Words) -> Self::Words;
     /// Whether the words are those of a key.
     fn is_key(words: &Self::Words) -> bool;
     /// Whether source or destination is a loopback address.
@@ -103,6 +107,17 @@ impl Family for V4 {
     #[inline]
     fn turned(&[addresses, transport]: &[u64; 2]) -> [u64; 2] {
         [addresses.rotate_left(32), turned_transport(transport)]
+    }
+
+    #[inline]
+    fn with_source(&[addresses, transport]: &[u64; 2], source: Ipv4Addr, port: NetPort) -> [u64; 2] {
+        let source = u64::from(u32::from_le_bytes(source.octets()));
+        [addresses >> 32 << 32 | source, transport_from(transport, port)]
+    }
+
+    #[inline]
+    fn without_source(&[addresses, transport]: &[u64; 2]) -> [u64; 2] {
+        [addresses >> 32, transport >> 16]
     }
 
     #[inline]
@@ -178,6 +193,17 @@ impl Family for V6 {
     }
 
     #[inline]
+    fn with_source(&[_, _, c, d, transport]: &[u64; 5], source: Ipv6Addr, port: NetPort) -> [u64; 5] {
+        let [a, b] = pack_v6(source);
+        [a, b, c, d, transport_from(transport, port)]
+    }
+
+    #[inline]
+    fn without_source(&[_, _, c, d, transport]: &[u64; 5]) -> [u64; 5] {
+        [c, d, transport >> 16, 0, 0]
+    }
+
+    #[inline]
     fn is_key(&[.., transport]: &[u64; 5]) -> bool {
         transport != 0
     }
@@ -236,6 +262,11 @@ pub(crate) fn transport(source_port: NetPort, destination_port: NetPort, protoco
 #[inline]
 fn pack_transport<A>(key: &FlowKey<A>) -> u64 {
     transport(key.source_port, key.destination_port, key.protocol.number())
+}
+
+#[inline]
+fn transport_from(word: u64, port: NetPort) -> u64 {
+    word >> 16 << 16 | u64::from(port.raw())
 }
 
 #[inline]
@@ -332,6 +363,25 @@ mod tests {
             prop_assert_eq!(V6::turned(&V6::pack(&key(one, two, ports, false))), V6::pack(&key(two, one, back, false)));
             let (one, two) = (Ipv4Addr::from(a as u32), Ipv4Addr::from(b as u32));
             prop_assert_eq!(V4::turned(&V4::pack(&key(one, two, ports, true))), V4::pack(&key(two, one, back, true)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn another_source_changes_nothing_else(a: u128, b: u128, c: u128, ports: (u16, u16, u16)) {
+            let (forward, back) = ((ports.0, ports.1), (ports.2, ports.1));
+            let [one, two, three] = [a, b, c].map(Ipv6Addr::from);
+            let six = V6::pack(&key(one, two, forward, false));
+            let other = V6::with_source(&six, three, NetPort::new(ports.2));
+            prop_assert_eq!(other, V6::pack(&key(three, two, back, false)));
+            prop_assert_eq!(V6::without_source(&six), V6::without_source(&other));
+            prop_assert!(one == two || V6::without_source(&V6::pack(&key(two, one, forward, false))) != V6::without_source(&six));
+            let [one, two, three] = [a, b, c].map(|bits| Ipv4Addr::from(bits as u32));
+            let four = V4::pack(&key(one, two, forward, true));
+            let other = V4::with_source(&four, three, NetPort::new(ports.2));
+            prop_assert_eq!(other, V4::pack(&key(three, two, back, true)));
+            prop_assert_eq!(V4::without_source(&four), V4::without_source(&other));
+            prop_assert!(V4::without_source(&V4::pack(&key(one, two, forward, false))) != V4::without_source(&four));
         }
     }
 

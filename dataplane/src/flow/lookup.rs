@@ -21,6 +21,19 @@ pub struct Probe {
     first: SlotWord,
 }
 
+impl Probe {
+    /// Whether no slot matched: there is no such flow.
+    #[inline]
+    pub(crate) fn is_miss(&self) -> bool {
+        self.matching == 0
+    }
+
+    #[inline]
+    pub(super) fn tag(&self) -> u16 {
+        self.tag
+    }
+}
+
 /// The flow of the first slot that matched: nearly always the one that is looked for.
 #[derive(Debug)]
 pub struct Likely<'t, F: Family> {
@@ -141,7 +154,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// The two buckets of a lookup of this table; none of another one's, which may be larger.
     #[inline]
-    fn aimed(&self, probe: &Probe) -> Option<[&Bucket<N>; 2]> {
+    pub(super) fn aimed(&self, probe: &Probe) -> Option<[&Bucket<N>; 2]> {
         let [one, two] = probe.buckets;
         let buckets = self.store.buckets();
         Some([buckets.get(one as usize)?, buckets.get(two as usize)?])

@@ -7,6 +7,12 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+use std::arch::asm;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+use std::arch::x86_64::{
+    __m128i, _mm_and_si128, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
+};
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
@@ -21,6 +27,8 @@ use super::extension::Extension;
 use super::hash::KEY_WORDS;
 use super::key::Family;
 use super::slot::Bucket;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+use super::slot::OCCUPIED;
 use super::storage::{Geometry, READERS, Reader, Shared, Storage};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEFT");
@@ -248,6 +256,13 @@ impl<F: Family> Storage<F, 8> for Mapping<F> {
         unsafe { matches(buckets, pattern, mask) }
     }
 
+    #[cfg(all(target_arch = "x86_64", not(loom)))]
+    #[inline]
+    fn survey(&self, buckets: [&Bucket<8>; 2], pattern: u64, mask: u64) -> (u32, u32) {
+        // SAFETY: SSE2 is part of x86_64.
+        unsafe { survey(buckets, pattern, mask) }
+    }
+
     fn bytes(&self) -> usize {
         self.map.len()
     }
@@ -306,11 +321,24 @@ pub(super) fn prefetch<T>(value: &T) {
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 #[target_feature(enable = "sse2")]
 #[inline]
-fn matches([one, two]: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
-    use std::arch::asm;
-    use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_cmpeq_epi32, _mm_movemask_epi8, _mm_packs_epi16, _mm_packs_epi32, _mm_set1_epi32,
-    };
+fn matches(buckets: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
+    equal(uppers(buckets), pattern, mask)
+}
+
+/// [`Storage::survey`] with vectors.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[target_feature(enable = "sse2")]
+#[inline]
+fn survey(buckets: [&Bucket<8>; 2], pattern: u64, mask: u64) -> (u32, u32) {
+    let uppers = uppers(buckets);
+    (equal(uppers, pattern, mask), equal(uppers, 0, OCCUPIED))
+}
+
+/// The upper halves of the slots of two buckets.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[target_feature(enable = "sse2")]
+#[inline]
+fn uppers([one, two]: [&Bucket<8>; 2]) -> [__m128i; 4] {
     let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
     // Sixteen scalar loads and comparisons cost as much as the rest of a lookup. Plain vector loads would race with
     // other workers' writes, which the language does not define; for the processor they are loads of whole slots.
@@ -335,6 +363,14 @@ fn matches([one, two]: [&Bucket<8>; 2], pattern: u64, mask: u64) -> u32 {
             options(readonly, nostack, preserves_flags),
         );
     }
+    [a, b, c, d]
+}
+
+/// A bit for each of these halves that is that of `pattern` under that of `mask`.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+#[target_feature(enable = "sse2")]
+#[inline]
+fn equal([a, b, c, d]: [__m128i; 4], pattern: u64, mask: u64) -> u32 {
     let wanted = _mm_set1_epi32(((pattern >> 32) as u32).cast_signed());
     let mask = _mm_set1_epi32(((mask >> 32) as u32).cast_signed());
     let equal = |upper| _mm_cmpeq_epi32(_mm_and_si128(upper, mask), wanted);
@@ -364,6 +400,8 @@ mod tests {
             for (pattern, mask) in [(SlotWord::pattern(wanted), MATCH), (0, OCCUPIED)] {
                 let scalar = one.matches(pattern, mask) | two.matches(pattern, mask) << 8;
                 prop_assert_eq!(mapping.matches([&one, &two], pattern, mask), scalar);
+                let empty = one.matches(0, OCCUPIED) | two.matches(0, OCCUPIED) << 8;
+                prop_assert_eq!(mapping.survey([&one, &two], pattern, mask), (scalar, empty));
             }
         }
     }

@@ -85,6 +85,12 @@ impl Reserve {
         self.waiting() + self.cache.len() as u32
     }
 
+    /// The free numbers in reserve, in the order in which they will be taken.
+    #[inline]
+    pub(super) fn ahead(&self) -> impl Iterator<Item = u32> {
+        self.cache.iter().rev().copied()
+    }
+
     /// Whether there are free numbers in reserve.
     #[inline]
     pub(super) fn is_stocked(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 
 use super::key::Family;
+use super::memory::prefetch;
 use super::pool::{Pool, Reserve};
 use super::storage::{CONTROL, Reader, Storage};
 use super::sync::{Ordering, fence};
@@ -116,7 +117,13 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Takes a free entry; `None` when there is none.
     #[inline]
     pub(super) fn take(&self, w: &mut FlowWorker<F>) -> Option<u32> {
-        self.entries().take(&mut w.entries)
+        let had_some = w.entries.is_stocked();
+        let taken = self.entries().take(&mut w.entries);
+        if !had_some {
+            // They will be written one after the other.
+            w.entries.ahead().for_each(|index| prefetch(self.entry_at(index)));
+        }
+        taken
     }
 
     /// Takes a free extension record; `None` when there is none.

@@ -210,7 +210,7 @@ mod tests {
     fn a_half_inserted_flow_goes() {
         let (table, mut w) = table();
         let index = table.take(&mut w).unwrap();
-        table.entry_at(index).write(&new(50), None);
+        table.entry_at(index).write(&new(50).pack(), None);
         plant(&table, |slot| slot.claimed(index, 3, Direction::Reverse).committed());
         plant(&table, |slot| slot.claimed(index, 4, Direction::Forward));
         plant(&table, |slot| slot.claimed(u32::MAX, 6, Direction::Forward).committed());

@@ -4,7 +4,7 @@ use super::entry::FlowEntry;
 use super::extension::Extension;
 use super::key::Family;
 use super::pool::List;
-use super::slot::Bucket;
+use super::slot::{Bucket, OCCUPIED};
 use super::sync::{AtomicU32, AtomicU64};
 use crate::ident::MAX_WORKERS;
 
@@ -65,6 +65,11 @@ pub trait Storage<F: Family, const N: usize>: Send + Sync {
     #[inline]
     fn matches(&self, [one, two]: [&Bucket<N>; 2], pattern: u64, mask: u64) -> u32 {
         one.matches(pattern, mask) | two.matches(pattern, mask) << N
+    }
+    /// As [`Storage::matches`], and the bits of the slots that are empty, by the same reading.
+    #[inline]
+    fn survey(&self, buckets: [&Bucket<N>; 2], pattern: u64, mask: u64) -> (u32, u32) {
+        (self.matches(buckets, pattern, mask), self.matches(buckets, 0, OCCUPIED))
     }
     /// Bytes, all in.
     fn bytes(&self) -> usize;
