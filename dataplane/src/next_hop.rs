@@ -13,7 +13,7 @@ use prefix_trie::PrefixMap;
 use crate::ident::{MacAddr, PortIndex};
 use crate::service::DestinationSlot;
 
-/// Position of a hop in its [`NextHops`], below 65536.
+/// Position of a hop in its [`NextHops`], below 65535.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HopIndex(pub u16);
 
@@ -208,10 +208,17 @@ impl NextHops {
         (self.generation as u32) << 16 | hop.0 as u32
     }
 
+    /// What a flow stores whose way was not looked up yet.
+    pub const NOT_LOOKED_UP: u32 = u32::MAX;
+
     /// The hop that a flow stored, if it is of this table.
     #[inline]
     pub const fn recall(&self, stored: u32) -> Option<HopIndex> {
-        if (stored >> 16) as u16 == self.generation { Some(HopIndex(stored as u16)) } else { None }
+        if (stored >> 16) as u16 == self.generation && stored != Self::NOT_LOOKED_UP {
+            Some(HopIndex(stored as u16))
+        } else {
+            None
+        }
     }
 
     /// The plain form of the way to a destination, if it has one.
@@ -259,7 +266,7 @@ impl NextHopsBuilder {
     /// # Errors
     /// [`TooManyHops`] past 65535.
     pub fn hop(&mut self, hop: Hop) -> Result<HopIndex, TooManyHops> {
-        let index = u16::try_from(self.table.hops.len()).map_err(|_| TooManyHops)?;
+        let index = u16::try_from(self.table.hops.len()).ok().filter(|index| *index < u16::MAX).ok_or(TooManyHops)?;
         self.table.plain.push(PlainHop::of(&hop));
         self.table.hops.push(hop);
         Ok(HopIndex(index))

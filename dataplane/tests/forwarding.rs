@@ -200,10 +200,13 @@ fn a_route_change_reaches_established_flows() {
     let mut setup = Setup::new(Method::Nat);
     let mut director = Director::new(&setup);
     director.one(FRONT, &from_client(CLIENT4, VIP4, "S", b"").bytes());
+    let reply = tcp(server_mac(12), BACK_MAC, ("10.2.0.12", 8080), (CLIENT4, 40_000), "SA", b"");
+    let (_, out) = director.one(BACK, &reply.bytes());
+    assert_eq!(out[..6], ROUTER_MAC);
+    assert_eq!(director.event_count(Event::RouteRefreshed), 0, "the first look is none again");
     setup.router = [2, 0, 0, 0, 0, 0xc2];
     setup.generation += 1;
     director.publish(&setup);
-    let reply = tcp(server_mac(12), BACK_MAC, ("10.2.0.12", 8080), (CLIENT4, 40_000), "SA", b"");
     let (_, out) = director.one(BACK, &reply.bytes());
     assert_eq!(out[..6], [2, 0, 0, 0, 0, 0xc2]);
     assert_eq!(director.event_count(Event::RouteRefreshed), 1);

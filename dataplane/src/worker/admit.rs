@@ -11,7 +11,7 @@ use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Find, FlowKey, FlowLink, FlowRef, Insert, NewExtension, NewFlow, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::ident::{Endpoint, NetPort, Protocol};
-use crate::next_hop::Hop;
+use crate::next_hop::{Hop, NextHops};
 use crate::port::Ports;
 use crate::rules::Judgement;
 use crate::sched::Arrival;
@@ -247,7 +247,7 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
         deadline: context.now.after(beginning.idle),
         client_mac: Learnt::sender(hands.ports.bytes(&keyed.packet.frame), keyed.packet.port)
             .map(|learnt| (learnt.mac, learnt.port)),
-        return_hop: way_back(context, keyed),
+        return_hop: NextHops::NOT_LOOKED_UP,
         extension: beginning.extension,
         controller: beginning.controller,
     };
@@ -339,10 +339,4 @@ pub(super) fn usual_beginning<F: Path, P: Ports>(
             Beginning { state: state.to_u8(), flags, idle: timeouts.sctp(state), extension: None, controller: None }
         }
     }
-}
-
-fn way_back<F: Path>(context: Context<'_>, keyed: &Keyed<'_, F>) -> u32 {
-    let hops = &context.snapshot.hops;
-    let client = F::ip(keyed.key.source);
-    hops.remembered(hops.lookup(client))
 }

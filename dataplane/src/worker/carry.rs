@@ -16,7 +16,7 @@ use crate::forward::icmp::ErrorKind;
 use crate::forward::nat::Rewrite;
 use crate::forward::{mtu, ttl};
 use crate::ident::Protocol;
-use crate::next_hop::Hop;
+use crate::next_hop::{Hop, NextHops};
 use crate::port::Ports;
 use crate::service::{Destination, DestinationSlot, Method};
 use crate::state::TcpState;
@@ -343,7 +343,8 @@ fn translate<F: Path, P: Ports>(
     egress::send(context, hands, packet, hop, towards, learnt);
 }
 
-/// The way back to a flow's client: remembered by the flow while the routes stay the same.
+/// The way back to a flow's client: looked up when the first packet goes there, and remembered by the flow while the
+/// routes stay the same.
 #[inline(always)]
 pub(super) fn way_to_client<'s, F: Path>(context: Context<'s>, entry: &FlowEntry<F>, client: IpAddr) -> &'s Hop {
     let hops = &context.snapshot.hops;
@@ -351,8 +352,10 @@ pub(super) fn way_to_client<'s, F: Path>(context: Context<'s>, entry: &FlowEntry
         return hops.hop(index);
     }
     let index = hops.lookup(client);
+    if entry.return_hop() != NextHops::NOT_LOOKED_UP {
+        context.counters.event(Event::RouteRefreshed).add(1);
+    }
     entry.set_return_hop(hops.remembered(index));
-    context.counters.event(Event::RouteRefreshed).add(1);
     hops.hop(index)
 }
 
