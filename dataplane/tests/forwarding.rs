@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::packet::{self, Segment, parse, tcp, udp, verify};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, KERNEL_MAC, ROUTER_MAC, Setup, ip, server_mac};
 use dataplane::counters::{Drop, Event};
@@ -452,6 +454,39 @@ fn an_icmp_error_does_not_prolong_a_flow() {
     assert_eq!(director.one(FRONT, &error).0, BACK, "it goes the way of the flow");
     director.wait(21);
     assert_eq!(director.event_count(Event::FlowExpired), 1, "SYN_RECV lasts 60 s");
+}
+
+#[test]
+fn a_syn_that_comes_twice_in_a_burst_opens_one_flow() {
+    for (method, client, vip) in
+        [Method::Nat, Method::Dr, Method::Tun].into_iter().flat_map(|m| [(m, CLIENT4, VIP4), (m, CLIENT6, VIP6)])
+    {
+        let mut director = Director::new(&Setup::new(method));
+        for flags in ["S", "S", "A"] {
+            assert!(director.workers[0].ports_mut().inject(FRONT, &from_client(client, vip, flags, b"").bytes()));
+        }
+        assert_eq!(director.turn(0), 3);
+        let links: Vec<_> = director.sent().into_iter().map(|(port, frame)| (port, frame[..6].to_vec())).collect();
+        assert_eq!((links.len(), links[0].0), (3, BACK), "{method:?}");
+        assert!(links.iter().all(|link| *link == links[0]), "all go to one server: {links:?}");
+        assert_eq!((director.event_count(Event::FlowCreated), director.drops()), (1, vec![]));
+        assert_eq!(director.counts.iter().map(|c| c.all()).sum::<u32>(), 1);
+    }
+}
+
+#[test]
+fn a_reply_key_that_is_taken_sends_a_flow_of_a_burst_elsewhere() {
+    // Replies of both services come from port 80 of the same servers.
+    let mut director = Director::new(&Setup { server_port: 80, ..Setup::new(Method::Nat) });
+    let frames = |port| {
+        ["192.0.2.80", "192.0.2.81"].map(|vip| udp(ROUTER_MAC, FRONT_MAC, (CLIENT4, port), (vip, 80), b"").bytes())
+    };
+    for frame in (4000..4016).flat_map(frames) {
+        assert!(director.workers[0].ports_mut().inject(FRONT, &frame));
+    }
+    assert_eq!(director.turn(0), 32);
+    let to: BTreeSet<_> = director.sent().iter().map(|(_, frame)| (frame[5], parse(frame).source_port)).collect();
+    assert_eq!((to.len(), director.event_count(Event::FlowCreated)), (32, 32), "{:?}", director.drops());
 }
 
 #[test]

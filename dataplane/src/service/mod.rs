@@ -155,6 +155,8 @@ pub struct Service {
     pub destinations: Vec<Destination>,
     /// Whether packets to any of them are translated to the other family.
     pub is_mixed: bool,
+    /// Whether its new flows need nothing but a server.
+    pub is_plain: bool,
     /// Removed ones that serve their flows to the end, with weight 0; no scheduler sees them.
     pub draining: Vec<Destination>,
     /// What the scheduler remembers, kept over swaps.

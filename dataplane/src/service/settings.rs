@@ -31,3 +31,14 @@ pub struct ServiceSettings {
     /// From which sources it takes flows.
     pub access: AccessLists,
 }
+
+impl ServiceSettings {
+    /// Whether new flows need nothing but a server. (What only FULLNAT and FTP look at does not count.)
+    pub(super) fn is_plain(&self) -> bool {
+        let AccessLists { blocked, allowed } = &self.access;
+        let is_open = blocked.is_none() && allowed.is_none() && self.limits == ConnectionLimits::default();
+        let are_flows = self.datagrams == Datagrams::default() && self.expire_reset == ExpireReset::default();
+        let is_direct = self.syn_proxy.is_none() && self.persistence.is_none() && self.mss_clamp == MssClamp::Off;
+        is_open && are_flows && is_direct
+    }
+}

@@ -255,6 +255,7 @@ impl ServicesBuilder {
             destinations: list,
             draining,
             is_mixed,
+            is_plain: settings.is_plain(),
             state,
             settings,
         });

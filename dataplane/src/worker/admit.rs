@@ -92,7 +92,31 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
         limits::refuse(context, hands, keyed, exceeded);
         return None;
     }
-    match open(context, hands, &keyed, service, None) {
+    let opened = open(context, hands, &keyed, service, None);
+    begin(context, hands, keyed, opened)
+}
+
+/// As [`packet`], for one that opens a flow to a server which was picked for it.
+#[must_use]
+pub(super) fn scheduled<'h, F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<'h, F>,
+    service: &Service,
+    picked: &Destination,
+) -> Option<Keyed<'h, F>> {
+    let opened = open_to(context, hands, &keyed, service, picked, None);
+    begin(context, hands, keyed, opened)
+}
+
+/// Sends the packet for which a flow was opened, if it was.
+fn begin<'h, F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<'h, F>,
+    opened: Result<Opened<'_>, Drop>,
+) -> Option<Keyed<'h, F>> {
+    match opened {
         Ok(Opened::Created(flow, destination)) => carry::first(context, hands, keyed, flow, destination),
         Ok(Opened::Adopted(flow)) => return carry::packet_after_all(context, hands, keyed, flow, Direction::Forward),
         Err(reason) => refuse(context, hands, keyed, reason),
@@ -180,6 +204,17 @@ pub(super) fn open<'s, F: Path, P: Ports>(
         return persistence::open(context, hands, keyed, (service, settings), beginning);
     }
     let picked = pick(context, keyed, service).ok_or(Drop::NoDestination)?;
+    open_to(context, hands, keyed, service, picked, beginning)
+}
+
+fn open_to<'s, F: Path, P: Ports>(
+    context: Context<'s>,
+    hands: &mut Hands<P>,
+    keyed: &Keyed<'_, F>,
+    service: &'s Service,
+    picked: &'s Destination,
+    beginning: Option<&Beginning>,
+) -> Result<Opened<'s>, Drop> {
     if let Some(opened) = insert(context, hands, keyed, picked, beginning)? {
         return Ok(opened);
     }

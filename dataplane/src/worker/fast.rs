@@ -149,8 +149,9 @@ impl<'a> Fast<'a> {
         }
     }
 
+    /// Sends a finished frame; what was sent is counted by [`Fast::count`].
     #[inline(always)]
-    fn send<P: Ports>(&mut self, context: Context<'_>, hands: &mut Hands<P>, frame: Frame, port: PortIndex) {
+    pub(super) fn send<P: Ports>(&mut self, context: Context<'_>, hands: &mut Hands<P>, frame: Frame, port: PortIndex) {
         if port != self.tally.port {
             self.count(context);
             self.tally.port = port;

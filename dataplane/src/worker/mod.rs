@@ -24,6 +24,7 @@ mod limiter;
 mod limits;
 mod lot;
 mod mixed;
+mod opening;
 mod pass;
 mod path;
 mod persistence;

@@ -4,6 +4,7 @@
 
 use super::fast::Fast;
 use super::lot::{Item, Lot};
+use super::opening::{Known, Opening};
 use super::path::{self, Path};
 use super::{Context, Hands, Packet, admit, carry, error, fragment, gate, mixed, watch};
 use crate::counters::{Drop, Event};
@@ -206,40 +207,44 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
             table.prefetch_extension(&item.probe);
         }
     }
-    let mut fast = Fast::new(context, hands);
+    let known = Known { items: &lot.items, others: &lot.others, port };
     // There are as many of both.
-    for (frame, item) in lot.frames.drain(..).zip(&lot.items) {
-        let slow = match &mut fast {
-            Some(fast) => fast.packet(context, hands, frame, item),
-            None => Some(frame),
-        };
-        if let Some(frame) = slow {
-            act(context, hands, frame, item, &lot.others, port);
+    let packets = lot.frames.drain(..).zip(&lot.items);
+    let Some(mut fast) = Fast::new(context, hands) else {
+        for (frame, item) in packets {
+            act(context, hands, frame, item, known, |_| {});
         }
+        return;
+    };
+    let mut opening = Opening::new();
+    for (at, (frame, item)) in packets.enumerate() {
+        let Some(frame) = fast.packet(context, hands, frame, item) else { continue };
+        let Some(frame) = opening.schedule(context, frame, at, item) else { continue };
+        act(context, hands, frame, item, known, |hands| opening.finish(context, hands, &mut fast, known));
     }
-    if let Some(mut fast) = fast {
-        fast.count(context);
-    }
+    opening.finish(context, hands, &mut fast, known);
+    fast.count(context);
 }
 
-/// Handles a packet that does not go the fast way.
+/// Handles a packet that does not go the fast way. Where no flow has it, `before` comes first: the packet before it in
+/// the same burst may open one.
 #[inline(never)]
 fn act<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     frame: Frame,
     item: &Item<F>,
-    others: &[Headers],
-    port: PortIndex,
+    known: Known<'_, F>,
+    before: impl FnOnce(&mut Hands<P>),
 ) {
     let Some(key) = F::unpack(&item.key) else {
         // It has ports, so it has a transport.
         return hands.discard(context, frame, Drop::UnhandledProtocol);
     };
-    let Some(headers) = item.shape.headers::<F>(others, &key) else {
+    let Some(headers) = item.shape.headers::<F>(known.others, &key) else {
         return hands.discard(context, frame, Drop::Truncated);
     };
-    let packet = Packet { frame, headers: &headers, port };
+    let packet = Packet { frame, headers: &headers, port: known.port };
     let found = F::table(context.shared).find_words(&item.key, &item.probe);
     let keyed = Keyed::<F> { packet, key: &key };
     let flowless = match found {
@@ -250,7 +255,10 @@ fn act<F: Path, P: Ports>(
             None
         }
         Find::Hit { flow, direction } => carry::packet(context, hands, keyed, flow, direction),
-        Find::Miss => Some(keyed),
+        Find::Miss => {
+            before(hands);
+            Some(keyed)
+        }
         Find::Unsettled => {
             hands.discard(context, keyed.packet.frame, Drop::InsertContended);
             None
@@ -262,7 +270,7 @@ fn act<F: Path, P: Ports>(
 }
 
 /// Admits a packet of no flow: again when the flow that it got ends before the packet could use it.
-fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<'_, F>) {
+pub(super) fn admit<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, mut keyed: Keyed<'_, F>) {
     if mixed::are_there(context) {
         match mixed::admit(context, hands, keyed) {
             None => return,
