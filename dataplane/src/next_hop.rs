@@ -158,6 +158,9 @@ pub struct NextHops {
     /// For each hop, its plain form, if it has one.
     plain: Vec<Option<PlainHop>>,
     routes_v4: PrefixMap<Ipv4Net, Route>,
+    /// By the first half of an IPv4 address, the way to all that begin so, or [`UNSURE`]: a flood's SYNs come from
+    /// everywhere, and each is answered.
+    blocks_v4: Box<[HopIndex]>,
     routes_v6: PrefixMap<Ipv6Net, Route>,
     neighbours: HashMap<(Link, IpAddr), HopIndex>,
     destinations: Vec<HopIndex>,
@@ -165,6 +168,8 @@ pub struct NextHops {
 
 /// No route: every table has it, at this index.
 const NO_ROUTE: HopIndex = HopIndex(0);
+/// Addresses that begin alike go different ways: there is no such hop.
+const UNSURE: HopIndex = HopIndex(u16::MAX);
 
 impl NextHops {
     /// Which table this is; flows compare it to know whether their hop is still right. Wraps.
@@ -173,7 +178,19 @@ impl NextHops {
     }
 
     /// The way to an address.
+    #[inline]
     pub fn lookup(&self, to: IpAddr) -> HopIndex {
+        match to {
+            IpAddr::V4(address) => match self.blocks_v4.get((address.to_bits() >> 16) as usize) {
+                Some(hop) if *hop != UNSURE => *hop,
+                _ => self.longest_match(to),
+            },
+            IpAddr::V6(_) => self.longest_match(to),
+        }
+    }
+
+    #[inline(never)]
+    fn longest_match(&self, to: IpAddr) -> HopIndex {
         let route = match to {
             IpAddr::V4(a) => self.routes_v4.get_lpm(&Ipv4Net::from(a)).map(|(_, r)| *r),
             IpAddr::V6(a) => self.routes_v6.get_lpm(&Ipv6Net::from(a)).map(|(_, r)| *r),
@@ -254,6 +271,7 @@ impl NextHopsBuilder {
                 hops: vec![Hop::NoRoute],
                 plain: vec![None],
                 routes_v4: PrefixMap::new(),
+                blocks_v4: Box::default(),
                 routes_v6: PrefixMap::new(),
                 neighbours: HashMap::new(),
                 destinations: Vec::new(),
@@ -302,7 +320,8 @@ impl NextHopsBuilder {
     }
 
     /// The finished table.
-    pub fn build(self) -> NextHops {
+    pub fn build(mut self) -> NextHops {
+        self.table.blocks_v4 = blocks(&self.table.routes_v4);
         self.table
     }
 
@@ -314,9 +333,57 @@ impl NextHopsBuilder {
     }
 }
 
+/// The ways of all halves of addresses: a shorter route's first, longer ones over it.
+fn blocks(routes: &PrefixMap<Ipv4Net, Route>) -> Box<[HopIndex]> {
+    let mut blocks = vec![NO_ROUTE; 1 << 16].into_boxed_slice();
+    let mut routes: Vec<_> = routes.iter().collect();
+    routes.sort_unstable_by_key(|(prefix, _)| prefix.prefix_len());
+    for (prefix, route) in routes {
+        let hop = match route {
+            Route::Via(hop) if prefix.prefix_len() <= 16 => *hop,
+            // Its hosts are neighbours, each with a hop; or it is only a part of a block.
+            Route::Connected(..) | Route::Via(_) => UNSURE,
+        };
+        let first = (prefix.network().to_bits() >> 16) as usize;
+        let count = 1 << 16u8.saturating_sub(prefix.prefix_len());
+        if let Some(part) = blocks.get_mut(first..first + count) {
+            part.fill(hop);
+        }
+    }
+    blocks
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_way_is_that_of_the_longest_prefix(
+            routes in prop::collection::vec((any::<u32>(), 0u8..=32, any::<bool>()), 0..40),
+            addresses in prop::collection::vec((0usize..40, any::<u32>()), 20),
+        ) {
+            let mut builder = NextHopsBuilder::new(1);
+            for (n, (network, length, is_connected)) in routes.iter().enumerate() {
+                // Few blocks, so that they lie in one another.
+                let prefix = Ipv4Net::new((network & 0x0303_0303).into(), *length).unwrap().trunc();
+                let hop = builder.hop(Hop::OnLink(egress())).unwrap();
+                if *is_connected {
+                    builder.connected(prefix.into(), Link(n as u32), hop);
+                } else {
+                    builder.route(prefix.into(), hop);
+                }
+            }
+            let hops = builder.build();
+            for (at, host) in addresses {
+                let near = routes.get(at).map_or(host, |(network, ..)| network & 0x0303_0303 | host & 0xff);
+                let to = IpAddr::V4(near.into());
+                prop_assert_eq!(hops.lookup(to), hops.longest_match(to));
+            }
+        }
+    }
 
     fn egress() -> Egress {
         Egress { exit: Exit::One(PortIndex(1)), source: MacAddr([2, 0, 0, 0, 0, 1]), tags: ArrayVec::new(), mtu: 1500 }
