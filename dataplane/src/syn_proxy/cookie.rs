@@ -17,11 +17,12 @@
 //! blindly is taken with a probability of 2^-23 (2^-22 in the minutes after an offer changed), and where time stamps
 //! were agreed on, with 2^-37: the echo has to fit the clock too.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use siphasher::sip::SipHasher24;
 
 use super::segment::Options;
+use super::siphash;
 use crate::clock::Tick;
 use crate::ident::Endpoint;
 
@@ -110,6 +111,7 @@ impl Cookies {
     }
 
     /// The numbers of the answer to a SYN.
+    #[inline]
     pub fn make(&self, connection: &Connection, agreement: Agreement) -> Cookie {
         let hash = hash(self.current, connection);
         Cookie {
@@ -167,31 +169,28 @@ fn is_v4(connection: &Connection) -> bool {
     connection.client.address.is_ipv4()
 }
 
-fn hash(Secret([k0, k1]): Secret, connection: &Connection) -> u64 {
-    let hasher = SipHasher24::new_with_keys(k0, k1);
+#[inline]
+fn hash(Secret(key): Secret, connection: &Connection) -> u64 {
     let Connection { client, service, sequence } = connection;
-    let [[a, b], [c, d]] = [client.port.to_wire(), service.port.to_wire()];
-    let [e, f, g, h] = sequence.to_le_bytes();
-    let rest = [a, b, c, d, e, f, g, h];
+    let ports = [client.port, service.port].map(|port| u32::from(u16::from_le_bytes(port.to_wire())));
+    let rest = u64::from(ports[0] | ports[1] << 16) | u64::from(*sequence) << 32;
     // Inputs of the two families differ in length.
     match (client.address, service.address) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&from.octets());
-            bytes[4..8].copy_from_slice(&to.octets());
-            bytes[8..].copy_from_slice(&rest);
-            hasher.hash(&bytes)
+            let half = |address: Ipv4Addr| u64::from(u32::from_le_bytes(address.octets()));
+            siphash::hash(key, [half(from) | half(to) << 32, rest])
         }
         (from, to) => {
-            let octets = |address: IpAddr| match address {
-                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-                IpAddr::V6(address) => address.octets(),
+            let words = |address: IpAddr| {
+                let octets = match address {
+                    IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                    IpAddr::V6(address) => address.octets(),
+                };
+                let bits = u128::from_le_bytes(octets);
+                [bits as u64, (bits >> 64) as u64]
             };
-            let mut bytes = [0; 40];
-            bytes[..16].copy_from_slice(&octets(from));
-            bytes[16..32].copy_from_slice(&octets(to));
-            bytes[32..].copy_from_slice(&rest);
-            hasher.hash(&bytes)
+            let ([a, b], [c, d]) = (words(from), words(to));
+            siphash::hash(key, [a, b, c, d, rest])
         }
     }
 }

@@ -44,37 +44,33 @@ impl Options {
     /// Writes them in the order and with the padding that Linux has. Gives their length.
     fn write(&self, out: &mut [u8; OPTIONS]) -> usize {
         const NOP: u8 = TcpOption::NO_OPERATION;
+        let (words, _) = out.as_chunks_mut::<4>();
         let mut at = 0;
-        let mut put = |bytes: &[u8]| {
-            for byte in bytes {
-                if let Some(place) = out.get_mut(at) {
-                    *place = *byte;
-                    at += 1;
-                }
+        let mut put = |word: [u8; 4]| {
+            if let Some(place) = words.get_mut(at) {
+                *place = word;
+                at += 1;
             }
         };
         if let Some(mss) = self.mss {
             let [high, low] = mss.to_be_bytes();
-            put(&[TcpOption::MAX_SEGMENT, 4, high, low]);
+            put([TcpOption::MAX_SEGMENT, 4, high, low]);
         }
         let sack = [TcpOption::SACK_PERMITTED, 2];
         match (self.timestamps, self.sack) {
             (Some((value, echo)), has_sack) => {
-                put(if has_sack { &sack } else { &[NOP, NOP] });
-                put(&[TcpOption::TIMESTAMPS, 10]);
-                put(&value.to_be_bytes());
-                put(&echo.to_be_bytes());
+                let [a, b] = if has_sack { sack } else { [NOP, NOP] };
+                put([a, b, TcpOption::TIMESTAMPS, 10]);
+                put(value.to_be_bytes());
+                put(echo.to_be_bytes());
             }
-            (None, true) => {
-                put(&[NOP, NOP]);
-                put(&sack);
-            }
+            (None, true) => put([NOP, NOP, sack[0], sack[1]]),
             (None, false) => {}
         }
         if let Some(shift) = self.window_scale {
-            put(&[NOP, TcpOption::WINDOW_SCALE, 3, shift]);
+            put([NOP, TcpOption::WINDOW_SCALE, 3, shift]);
         }
-        at
+        4 * at
     }
 }
 

@@ -1,4 +1,5 @@
-//! The fast way of new flows: plain SYNs and datagrams to services that ask for nothing but a server.
+//! The fast way of new flows: plain SYNs and datagrams to services that ask for nothing but a server, and SYNs that the
+//! SYN proxy answers.
 //!
 //! All that a burst opens get their servers first, and the memory that their keys will be put into is asked for; then
 //! all are inserted and sent. So the waits of one flow hide behind the work for the others, as in the passes over
@@ -12,6 +13,7 @@ use super::fast::Fast;
 use super::lot::{Item, Shape};
 use super::pass::{self, Keyed};
 use super::path::{self, Path};
+use super::syn_proxy::answer::{self, Answers};
 use super::{Context, Hands, Packet, admit, carry, mixed};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
@@ -21,7 +23,7 @@ use crate::ident::{Endpoint, PortIndex, Protocol};
 use crate::next_hop::{NextHops, PlainHop};
 use crate::port::{BURST, Frame, Ports};
 use crate::sched::Arrival;
-use crate::service::{Activity, Destination, Method, Service};
+use crate::service::{AccessLists, Activity, Destination, Method, Service};
 use crate::state::{TcpState, UDP_STATE, View};
 use crate::wire::checksum::Delta;
 use crate::wire::{Headers, Plain, TcpFlags, number};
@@ -29,8 +31,8 @@ use crate::wire::{Headers, Plain, TcpFlags, number};
 /// New flows of a burst that have a server and are not in the table yet.
 pub(super) struct Opening<'a, F: Path> {
     scheduled: ArrayVec<Scheduled<'a, F>, BURST>,
-    /// The service of the packet before, by where that went.
-    last: Option<(F::Words, &'a Service)>,
+    /// How the packet before was treated, by where it went.
+    last: Option<(F::Words, Treatment<'a>)>,
     beginnings: Option<Beginnings>,
 }
 
@@ -46,6 +48,17 @@ struct Scheduled<'a, F: Path> {
     /// The key of the way back, if there is one, and where it may stand.
     reverse: F::Words,
     aim: Probe,
+}
+
+/// What becomes of packets to one endpoint that open flows.
+#[derive(Clone, Copy)]
+enum Treatment<'a> {
+    /// They need nothing but a server.
+    Scheduled(&'a Service),
+    /// They are answered by cookies.
+    Answered(Answers),
+    /// They go the general way.
+    Other,
 }
 
 /// What is known of the packets of a lot, and where they came from.
@@ -111,28 +124,62 @@ impl<'a, F: Path> Opening<'a, F> {
         Self { scheduled: ArrayVec::new(), last: None, beginnings: None }
     }
 
-    /// Schedules a packet of no flow, or gives it back.
+    /// Schedules a packet of no flow, or answers it by a cookie, or gives it back.
     #[inline]
-    pub(super) fn schedule(&mut self, context: Context<'a>, frame: Frame, at: usize, item: &Item<F>) -> Option<Frame> {
+    pub(super) fn packet<P: Ports>(
+        &mut self,
+        context: Context<'a>,
+        hands: &mut Hands<P>,
+        fast: &mut Fast<'_>,
+        frame: Frame,
+        (at, item): (usize, &Item<F>),
+    ) -> Option<Frame> {
         match item.shape {
-            Shape::Plain(plain) if item.probe.is_miss() && opens(plain) => self.add(context, frame, at, (item, plain)),
+            Shape::Plain(plain) if item.probe.is_miss() && opens(plain) => {
+                let Some(key) = F::unpack(&item.key) else { return Some(frame) };
+                match self.treatment(context, item, &key) {
+                    Treatment::Scheduled(service) => self.schedule(context, service, frame, at, (item, plain, &key)),
+                    Treatment::Answered(answers) => {
+                        answer::plain::<F, P>(context, hands, fast, frame, (plain, &key), &answers)
+                    }
+                    Treatment::Other => Some(frame),
+                }
+            }
             _ => Some(frame),
         }
     }
 
+    /// How packets of a key are treated.
+    #[inline]
+    fn treatment(&mut self, context: Context<'a>, item: &Item<F>, key: &FlowKey<F::Addr>) -> Treatment<'a> {
+        let to = F::without_source(&item.key);
+        match self.last {
+            Some((before, treatment)) if before == to => treatment,
+            _ => {
+                let at = Endpoint { address: F::ip(key.destination), port: key.destination_port };
+                let treatment = treatment(context, key.protocol, at);
+                self.last = Some((to, treatment));
+                treatment
+            }
+        }
+    }
+
     #[inline(never)]
-    fn add(
+    fn schedule(
         &mut self,
         context: Context<'a>,
+        service: &'a Service,
         frame: Frame,
         at: usize,
-        (item, plain): (&Item<F>, Plain),
+        (item, plain, key): (&Item<F>, Plain, &FlowKey<F::Addr>),
     ) -> Option<Frame> {
         if self.scheduled.is_full() {
             return Some(frame);
         }
-        let Some(key) = F::unpack(&item.key) else { return Some(frame) };
-        let Some((service, destination)) = self.pick(context, item, &key) else { return Some(frame) };
+        let client = Endpoint { address: F::ip(key.source), port: key.source_port };
+        let arrival = Arrival { client, vip: F::ip(key.destination), now: context.now };
+        let picked = service.scheduler.pick(&service.destinations, &service.state, arrival);
+        let Some(destination) = picked else { return Some(frame) };
         let hop = context.snapshot.hops.plain_destination(destination.slot);
         let hop = hop.filter(|_| destination.method != Method::FullNat);
         let (mut reverse, mut aim) = (F::Words::default(), item.probe);
@@ -150,30 +197,6 @@ impl<'a, F: Path> Opening<'a, F> {
         destination.counts.begin(beginnings.of(plain, destination).activity);
         self.scheduled.push(Scheduled { frame, at: at as u8, service, destination, hop, reverse, aim });
         None
-    }
-
-    /// The service that a packet goes to, if it asks for nothing more, and a server.
-    #[inline]
-    fn pick(
-        &mut self,
-        context: Context<'a>,
-        item: &Item<F>,
-        key: &FlowKey<F::Addr>,
-    ) -> Option<(&'a Service, &'a Destination)> {
-        let (vip, to) = (F::ip(key.destination), F::without_source(&item.key));
-        let service = match self.last {
-            Some((before, service)) if before == to => service,
-            _ => {
-                let at = Endpoint { address: vip, port: key.destination_port };
-                let service = plain_service(context, key.protocol, at)?;
-                self.last = Some((to, service));
-                service
-            }
-        };
-        let client = Endpoint { address: F::ip(key.source), port: key.source_port };
-        let arrival = Arrival { client, vip, now: context.now };
-        let destination = service.scheduler.pick(&service.destinations, &service.state, arrival)?;
-        Some((service, destination))
     }
 
     /// Inserts all flows that were scheduled, and sends their packets.
@@ -321,13 +344,20 @@ const fn transport(plain: Plain) -> Transport {
     if plain.protocol == number::UDP { Transport::Udp } else { Transport::Tcp }
 }
 
-/// The service at an endpoint, if nothing stands before its new flows and it asks for nothing but a server.
+/// How packets to an endpoint are treated. Where anything stands before new flows, they go the general way.
 #[inline(never)]
-fn plain_service(context: Context<'_>, protocol: Protocol, at: Endpoint) -> Option<&Service> {
+fn treatment(context: Context<'_>, protocol: Protocol, at: Endpoint) -> Treatment<'_> {
     let (services, gates) = (&context.snapshot.services, &context.snapshot.gates);
     let is_free = gates.rules.is_empty() && gates.sources.is_none();
     if !is_free || services.has_ftp() || mixed::are_there(context) {
-        return None;
+        return Treatment::Other;
     }
-    services.find(protocol, at).map(|(_, service)| service).filter(|service| service.is_plain)
+    let Some((_, service)) = services.find(protocol, at) else { return Treatment::Other };
+    match &service.settings.syn_proxy {
+        None if service.is_plain => Treatment::Scheduled(service),
+        Some(proxy) if protocol == Protocol::Tcp && service.settings.access == AccessLists::default() => {
+            Answers::new(context, service, proxy).map_or(Treatment::Other, Treatment::Answered)
+        }
+        _ => Treatment::Other,
+    }
 }

@@ -5,7 +5,7 @@
 //! the SYN again; any worker may receive the server's answer. Whoever sets [`bits::ANSWERED`] first joins; the flow is
 //! joined when the flag is cleared, and the holders of data see that at their next turn.
 
-mod answer;
+pub(super) mod answer;
 pub(super) mod bits;
 mod established;
 mod join;
