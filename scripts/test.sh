@@ -167,7 +167,7 @@ long_steps() {
   run lab-synproxy-loss 20 "$TESTS/lab-synproxy-loss.sh" 256
   run lab-synproxy-flood 20 "$TESTS/lab-synproxy-flood.sh"
   for peer in haproxy veth ipvs; do
-    run "compare-$peer" 20 "$SLUICE_ROOT/scripts/compare/$peer.sh" --quick
+    run "compare-$peer" 40 "$SLUICE_ROOT/scripts/compare/$peer.sh" --quick
   done
   run fuzz $((${FUZZ_MINUTES:-10} * 4 + 30)) "$TESTS/fuzz.sh" "${FUZZ_MINUTES:-10}"
   run soak $((${SOAK_MINUTES:-10} + 10)) "$TESTS/lab-soak.sh" "${SOAK_MINUTES:-10}"

@@ -11,8 +11,10 @@ COMPARE=$SLUICE_ROOT/scripts/compare
 # A lab beside the tests' own, so that neither takes the other's down.
 export SLUICE_LAB_DIR=${SLUICE_LAB_DIR:-/run/sluice-compare} SLUICE_LAB_PREFIX=${SLUICE_LAB_PREFIX:-compare-}
 LAB=$SLUICE_LAB_DIR
-PKTGEN=${SLUICE_PKTGEN:-$SLUICE_TARGET/lab/sluice-pktgen}
-HTTPLOAD=$SLUICE_TARGET/lab/sluice-httpload
+# Built as they would be installed, not as the lab's tests are.
+SLUICE_BIN=$SLUICE_TARGET/release/sluice
+PKTGEN=$SLUICE_TARGET/release/sluice-pktgen
+HTTPLOAD=$SLUICE_TARGET/release/sluice-httpload
 PACKAGES_COMPARE='haproxy:haproxy libnginx-mod-stream:/usr/lib/nginx/modules/ngx_stream_module.so wrk:wrk
   dpdk:dpdk-testpmd'
 export COMPARE LAB PKTGEN HTTPLOAD PACKAGES_COMPARE
@@ -68,8 +70,9 @@ compare_end() {
   local file=$SLUICE_TARGET/compare/$COMPARE_NAME.json
   mkdir -p "${file%/*}"
   jq -n --arg name "$COMPARE_NAME" --arg date "$(date -u +%FT%TZ)" --arg commit "$(commit)" \
-    --argjson machine "$(machine)" --slurpfile rows "$COMPARE_ROWS" --slurpfile targets "$COMPARE_TARGETS" \
-    '{name: $name, date: $date, machine: $machine, commit: $commit, rows: $rows, targets: $targets}' >"$file"
+    --argjson machine "$(machine)" --argjson busy "${COMPARE_BUSY:-null}" --slurpfile rows "$COMPARE_ROWS" --slurpfile targets "$COMPARE_TARGETS" \
+    '{name: $name, date: $date, machine: $machine, commit: $commit,
+      busy_before_percent: $busy, rows: $rows, targets: $targets}' >"$file"
   say ''
   table_of "$COMPARE_ROWS"
   if [ -s "$COMPARE_TARGETS" ]; then
@@ -143,13 +146,23 @@ pids_of() {
 
 # ---- programs ----------------------------------------------------------------------------
 
-# need_programs: root, packages, and our own programs built as the lab runs them.
+# need_programs: root, packages, and our own programs.
 need_programs() {
   need_root 'network namespaces, AF_XDP'
   # shellcheck disable=SC2086 # one word a package
-  install_packages 'the comparison' $PACKAGES_LAB $PACKAGES_COMPARE
-  build_sluice
-  step 'building sluice-pktgen and sluice-httpload (profile lab)'
-  (cd "$SLUICE_ROOT" && cargo build --locked --profile lab -p sluice-bench --bin sluice-pktgen --bin sluice-httpload)
+  install_packages 'the comparison' $PACKAGES_LAB $PACKAGES_COMPARE $PACKAGES_BUILD
+  need_rust
+  step 'building sluice, sluice-pktgen and sluice-httpload (profile release)'
+  (cd "$SLUICE_ROOT" && cargo build --locked --release -p sluice -p sluice-bench --bins)
   give_target_back
+}
+
+# need_quiet: how busy the machine is before anything is measured. Others' CPU time would count as the peers'.
+need_quiet() {
+  local before
+  before=$(busy_ms)
+  sleep 2
+  COMPARE_BUSY=$(calc "($(busy_ms) - $before) * 100 / 2000")
+  [ "$(calc "$COMPARE_BUSY > 10")" = 0 ] ||
+    warn "other programs take $(round "$COMPARE_BUSY" 0) % of a core: the figures will mean little"
 }

@@ -250,6 +250,7 @@ done
 
 compare_begin haproxy
 need_programs
+need_quiet
 build
 measure
 report

@@ -93,6 +93,7 @@ fi
 
 compare_begin ipvs
 need_programs
+need_quiet
 run_vm
 read_costs
 report

@@ -59,7 +59,4 @@ network_down() {
 # arrived: frames that the sink's program saw until now.
 arrived() { in_net sink ethtool -S s0 | awk '/xdp_packets/ { sum += $2 } END { print sum + 0 }'; }
 
-# sent: frames that left the generator's interface until now.
-sent() { in_net gen cat /sys/class/net/g0/statistics/tx_packets; }
-
 nanoseconds() { date +%s%N; }

@@ -104,7 +104,7 @@ vip_of() {
 
 generate() { # VIP DURATION RATE
   ip netns exec "${NET}gen" "$PKTGEN" send g0 --core $GENERATOR_CORE --idle busy --duration "$2" --rate "$3" --size 60 \
-    --from "$GEN_ADDRESS:10000-$((9999 + flows))" --to "$1:$UDP_PORT" --to-mac "$(mac dut eth0)" >"$WORK/generator.log" 2>&1 &
+    --from "$GEN_ADDRESS:10000-$((9999 + flows))" --to "$1:$UDP_PORT" --to-mac "$(mac dut eth0)" --format json >"$WORK/generator.json" 2>"$WORK/generator.log" &
   generator=$!
 }
 
@@ -118,7 +118,7 @@ passes() {
 }
 
 measure() { # PEER
-  local peer=$1 arrived0 arrived1 sent0 sent1 begin end
+  local peer=$1 before after begin end
   start "$peer"
   if ! wait_until 1 passes "$peer"; then
     tail -n 20 "$WORK/forwarder.log" "$WORK/generator.log" >&2
@@ -126,14 +126,14 @@ measure() { # PEER
   fi
   generate "$(vip_of "$peer")" $((seconds + 2))s max
   sleep 1
-  begin=$(nanoseconds) arrived0=$(arrived) sent0=$(sent)
+  begin=$(nanoseconds) before=$(arrived)
   sleep "$seconds"
-  arrived1=$(arrived) sent1=$(sent) end=$(nanoseconds)
+  after=$(arrived) end=$(nanoseconds)
   wait "$generator" || { cat "$WORK/generator.log" >&2; die 'the generator failed'; }
   generator=''
   stop "$peer"
-  note "$peer" rate "$(calc "($arrived1 - $arrived0) * 1000 / ($end - $begin)")"
-  note "$peer" offered "$(calc "($sent1 - $sent0) * 1000 / ($end - $begin)")"
+  note "$peer" rate "$(calc "($after - $before) * 1000 / ($end - $begin)")"
+  note "$peer" offered "$(jq '.sent.packets / .seconds / 1000000' "$WORK/generator.json")"
 }
 
 clean_up() {
@@ -145,8 +145,8 @@ clean_up() {
 report() {
   local peer
   for peer in "${peers[@]}"; do
-    row "peer=$peer" "mpps=$(round "$(noted "$peer" rate)" 3)" "least=$(sort -g "$WORK/$peer.rate" | head -n1)" \
-      "most=$(sort -g "$WORK/$peer.rate" | tail -n1)" "offered_mpps=$(round "$(noted "$peer" offered)" 3)" \
+    row "peer=$peer" "mpps=$(round "$(noted "$peer" rate)" 3)" "least=$(round "$(sort -g "$WORK/$peer.rate" | head -n1)" 3)" \
+      "most=$(round "$(sort -g "$WORK/$peer.rate" | tail -n1)" 3)" "offered_mpps=$(round "$(noted "$peer" offered)" 3)" \
       "of_wire=$(of "$peer" wire)" "of_testpmd=$(of "$peer" testpmd)"
   done
 }
@@ -186,6 +186,7 @@ done
 
 compare_begin veth
 need_programs
+need_quiet
 [ "$(nproc)" -ge 2 ] || die 'two cores are needed: one generates, one forwards'
 network_up
 for ((turn = 1; turn <= rounds; turn++)); do
