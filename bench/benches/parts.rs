@@ -1,18 +1,25 @@
-//! The parts of a packet's way, each alone: checksum, parser, hash, lookup, schedulers. The whole is `sluice-bench`'s.
+//! The parts of a packet's way, each alone: checksum, parser, hash, lookup, schedulers, cookies, the rewrite of each
+//! method. The whole is `sluice-bench`'s.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use dataplane::clock::Tick;
-use dataplane::flow::{Family, Find, FlowKey, FlowTable, Insert, NewFlow, V4};
+use dataplane::flow::{Family, Find, FlowKey, FlowTable, Insert, NewFlow, V4, V6};
+use dataplane::forward::nat::Rewrite;
+use dataplane::forward::plain::Transport;
+use dataplane::forward::tun::{self, Shim, TunnelEnds};
+use dataplane::forward::{nat, plain};
 use dataplane::ident::{Endpoint, NetPort, Protocol, Weight, WorkerIndex};
 use dataplane::sched::{Arrival, HashFlags, Scheduler, SchedulerKind};
 use dataplane::service::{Destination, DestinationCounts, DestinationSlot, Method, ServiceState};
-use dataplane::wire::{self, checksum};
+use dataplane::syn_proxy::cookie::{Agreement, Connection, Cookies, Secret};
+use dataplane::wire;
+use dataplane::wire::checksum::{self, Delta};
 use etherparse::PacketBuilder;
 
 /// Flows in the table that is looked up: enough to leave the second-level cache.
@@ -107,16 +114,105 @@ fn schedulers(c: &mut Criterion) {
             Destination::new(DestinationSlot(n), at, Method::Nat, weight, counts)
         })
         .collect();
-    let state = ServiceState::default();
     let client = Endpoint { address: IpAddr::from([198, 51, 100, 7]), port: NetPort::new(40_000) };
     let arrival = Arrival { client, vip: IpAddr::from([203, 0, 113, 7]), now: Tick::new(0) };
-    let mh = SchedulerKind::Mh(HashFlags::default());
-    for kind in [SchedulerKind::Rr, SchedulerKind::Wrr, SchedulerKind::Wlc, SchedulerKind::Twos, mh] {
+    let flags = HashFlags::default();
+    for kind in [
+        SchedulerKind::Rr,
+        SchedulerKind::Wrr,
+        SchedulerKind::Lc,
+        SchedulerKind::Wlc,
+        SchedulerKind::Fo,
+        SchedulerKind::Ovf,
+        SchedulerKind::Lblc,
+        SchedulerKind::Lblcr,
+        SchedulerKind::Dh,
+        SchedulerKind::Sh(flags),
+        SchedulerKind::Sed,
+        SchedulerKind::Nq,
+        SchedulerKind::Twos,
+        SchedulerKind::Mh(flags),
+    ] {
+        let state = ServiceState::default();
+        state.prepare(kind);
         let scheduler = Scheduler::new(kind, &destinations);
         let name = format!("schedule/{} over 10", kind.name());
         c.bench_function(&name, |b| b.iter(|| scheduler.pick(&destinations, &state, black_box(arrival)).is_some()));
     }
 }
 
-criterion_group!(benches, checksums, parsers, table, schedulers);
+fn cookies(c: &mut Criterion) {
+    let agreement = Agreement { mss: 1440, scales: Some((7, 7)), sack: true, timestamps: true };
+    let cookies = Cookies::new(Secret([1, 2]), Tick::new(9_000_000));
+    let v4 = [IpAddr::from([198, 51, 100, 7]), IpAddr::from([203, 0, 113, 7])];
+    let v6 = [IpAddr::from([1; 16]), IpAddr::from([2; 16])];
+    for (family, [from, to]) in [("IPv4", v4), ("IPv6", v6)] {
+        let end = |address, port| Endpoint { address, port: NetPort::new(port) };
+        let connection = Connection { client: end(from, 40_000), service: end(to, 80), sequence: 7 };
+        c.bench_function(&format!("cookie/make, {family}"), |b| {
+            b.iter(|| cookies.make(black_box(&connection), agreement));
+        });
+        let made = cookies.make(&connection, agreement);
+        let check = |sequence| cookies.check(&connection, sequence, Some(made.timestamp), [Some(7), None]);
+        assert_eq!(check(made.sequence), Some(agreement));
+        c.bench_function(&format!("cookie/check, {family}"), |b| b.iter(|| check(black_box(made.sequence))));
+        c.bench_function(&format!("cookie/check a forged one, {family}"), |b| b.iter(|| check(black_box(1))));
+    }
+}
+
+fn key_of<A: Copy>(to: &Rewrite<A>) -> FlowKey<A> {
+    FlowKey {
+        source: to.source,
+        destination: to.destination,
+        source_port: to.source_port,
+        destination_port: to.destination_port,
+        protocol: Protocol::Tcp,
+    }
+}
+
+/// Each frame is edited again and again: what is written does not matter to the cost.
+fn rewrites(c: &mut Criterion) {
+    let link = [6; plain::LINK];
+    let port = NetPort::new(8080);
+    let to4 = Rewrite {
+        source: Ipv4Addr::new(10, 2, 0, 1),
+        source_port: port,
+        destination: Ipv4Addr::new(10, 1, 0, 10),
+        destination_port: port,
+    };
+    let to6 = Rewrite {
+        source: Ipv6Addr::from([3; 16]),
+        source_port: port,
+        destination: Ipv6Addr::from([4; 16]),
+        destination_port: port,
+    };
+    let words4 = V4::pack(&key_of(&to4));
+    let words6 = V6::pack(&key_of(&to6));
+    let (mut v4, mut v6) = (frame(false), frame(true));
+    let (headers4, headers6) = (wire::parse(&v4).unwrap(), wire::parse(&v6).unwrap());
+    c.bench_function("rewrite/NAT and FULLNAT, IPv4", |b| {
+        b.iter(|| plain::translate_v4(black_box(&mut v4), Transport::Tcp, &link, &words4, Delta::default()));
+    });
+    c.bench_function("rewrite/NAT and FULLNAT, IPv6", |b| {
+        b.iter(|| plain::translate_v6(black_box(&mut v6), Transport::Tcp, &link, &words6, Delta::default()));
+    });
+    c.bench_function("rewrite/NAT and FULLNAT with tags or options, IPv4", |b| {
+        b.iter(|| nat::rewrite_v4(black_box(&mut v4), &headers4, &to4));
+    });
+    c.bench_function("rewrite/NAT and FULLNAT with tags or extension headers, IPv6", |b| {
+        b.iter(|| nat::rewrite_v6(black_box(&mut v6), &headers6, &to6));
+    });
+    c.bench_function("rewrite/DR, IPv4", |b| b.iter(|| plain::route_v4(black_box(&mut v4), &link)));
+    c.bench_function("rewrite/DR, IPv6", |b| b.iter(|| plain::route_v6(black_box(&mut v6), &link)));
+    let ends4 = TunnelEnds::V4(to4.source, to4.destination);
+    let ends6 = TunnelEnds::V6(to6.source, to6.destination);
+    for (name, ends, inner) in [("rewrite/TUN, IPv4", ends4, &v4[14..]), ("rewrite/TUN, IPv6", ends6, &v6[14..])] {
+        let mut outer = vec![0; ends.overhead()];
+        c.bench_function(name, |b| {
+            b.iter(|| tun::write_outer(black_box(&mut outer), black_box(inner), ends, Shim::None, 1));
+        });
+    }
+}
+
+criterion_group!(benches, checksums, parsers, table, schedulers, cookies, rewrites);
 criterion_main!(benches);
