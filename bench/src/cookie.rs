@@ -11,65 +11,36 @@ use dataplane::clock;
 use dataplane::counters::Event;
 use dataplane::ident::{PortIndex, WorkerIndex};
 use dataplane::port::{Burst, Frame, Ports};
-use dataplane::service::Method;
 use dataplane::worker::{Shared, Worker};
-use serde::Serialize;
 
 use crate::drive::{established, expect, pin};
 use crate::error::BenchError;
 use crate::loop_ports::{CLIENTS, LoopPorts, Order, Stream, bare_turn};
-use crate::machine::{Machine, Quiet};
-use crate::measure::{Cost, Stopwatch};
+use crate::machine::Quiet;
+use crate::measure::Stopwatch;
 use crate::packets::{Family, Peer, Segment, Sender, Size, Template, take};
 use crate::plan::{Plan, chunks};
+use crate::results::{Measured, Row};
 use crate::scene::Handshake;
 
-/// What was measured, in nanoseconds with the port's own cost.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
-    pub(crate) mode: Method,
-    pub(crate) family: Family,
-    /// Proxied connections in the table before the first repetition.
-    pub(crate) flows: u32,
-    /// A SYN without options, as floods have it.
-    pub(crate) syn_ns: f64,
-    /// A SYN with the options of Linux.
-    pub(crate) linux_syn_ns: f64,
-    /// The acknowledgement that opens the flow and asks a server.
-    pub(crate) acknowledgement_ns: f64,
-    /// The server's answer, which joins the two connections.
-    pub(crate) join_ns: f64,
-    /// The bare port with SYNs.
-    pub(crate) port_ns_per_packet: f64,
-    pub(crate) details: Details,
-    pub(crate) machine: Machine,
-    pub(crate) warnings: Vec<String>,
-}
-
-/// The spread of the figures.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Details {
-    pub(crate) syn: Cost,
-    pub(crate) linux_syn: Cost,
-    pub(crate) acknowledgement: Cost,
-    pub(crate) join: Cost,
-    pub(crate) port: Cost,
-}
-
-/// Connections opened in one repetition, in chunks; fewer than a worker remembers handshakes for.
-const STEP: u32 = 1 << 16;
+/// Connections opened in one repetition, in chunks, at most: fewer than a worker remembers handshakes for.
+const STEP: u64 = 1 << 16;
+/// At least: a burst.
+const BURST: u64 = 64;
 
 /// Measures with the plan's first core.
 ///
 /// # Errors
 /// When it cannot be set up, the method has no SYN proxy, or a packet was not treated as it should.
-pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
+pub(crate) fn run(plan: &Plan) -> Result<Measured, BenchError> {
     if !plan.method.is_two_way() {
         return Err(BenchError::NoProxy);
     }
     let core = plan.cores.first().copied().unwrap_or(0);
     pin(core)?;
-    let all = plan.flows + STEP * (plan.repetitions + 1);
+    let packets = (plan.packets / u64::from(plan.repetitions)).max(1);
+    let step = packets.clamp(BURST, STEP) as u32;
+    let all = plan.flows + step * (plan.repetitions + 1);
     // As short as headers are: a segment with data would be kept until its server has answered.
     let size = Size::Fixed(0);
     let sized = Plan { handshake: Handshake::Proxied, flows: all, cores: vec![core], size, ..plan.clone() };
@@ -84,32 +55,18 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
         if round == 1 {
             watches = Watches::new()?;
         }
-        let packets = (plan.packets / u64::from(plan.repetitions)).max(1);
         bench.flood(Segment::Syn, packets, &mut watches.syn)?;
         bench.flood(Segment::LinuxSyn, packets, &mut watches.linux_syn)?;
         bench.bare(packets, &mut watches.port);
-        let first = plan.flows + round * STEP;
-        for chunk in chunks(first..first + STEP) {
+        let first = plan.flows + round * step;
+        for chunk in chunks(first..first + step) {
             bench.open(chunk, &mut watches)?;
         }
     }
     let disturbance = quiet.disturbance(begin.elapsed().as_secs_f64());
     let joined = established(&bench.shared, plan.family);
     expect("connections joined", u64::from(all), joined, &bench.shared.boards[0].counters)?;
-    let details = watches.costs().ok_or(BenchError::NoWorker(0))?;
-    Ok(Outcome {
-        mode: plan.method,
-        family: plan.family,
-        flows: plan.flows,
-        syn_ns: details.syn.median,
-        linux_syn_ns: details.linux_syn.median,
-        acknowledgement_ns: details.acknowledgement.batches.p50,
-        join_ns: details.join.batches.p50,
-        port_ns_per_packet: details.port.median,
-        details,
-        machine: Machine::here(),
-        warnings: disturbance.into_iter().collect(),
-    })
+    Ok(Measured { rows: watches.rows(&sized, plan.flows), warnings: disturbance.into_iter().collect() })
 }
 
 /// What is measured.
@@ -132,14 +89,21 @@ impl Watches {
         })
     }
 
-    fn costs(&self) -> Option<Details> {
-        Some(Details {
-            syn: self.syn.cost()?,
-            linux_syn: self.linux_syn.cost()?,
-            acknowledgement: self.acknowledgement.cost()?,
-            join: self.join.cost()?,
-            port: self.port.cost()?,
-        })
+    /// A row for each that was measured, with `flows` connections in the table before.
+    fn rows(&self, plan: &Plan, flows: u32) -> Vec<Row> {
+        let row = |what, watch: &Stopwatch| {
+            let cost = watch.cost()?;
+            let row = plan.describe().with("flows", flows).with("packet", what).with("ns", cost.batches.p50);
+            Some(row.with("p1_ns", cost.batches.p1).with("p99_ns", cost.batches.p99))
+        };
+        let rows = [
+            row("SYN without options, answered", &self.syn),
+            row("SYN with the options of Linux, answered", &self.linux_syn),
+            row("acknowledgement that opens the connection", &self.acknowledgement),
+            row("server's answer that joins it", &self.join),
+            row("of each, the bare port", &self.port),
+        ];
+        rows.into_iter().flatten().collect()
     }
 }
 

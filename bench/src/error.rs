@@ -31,6 +31,18 @@ pub(crate) enum BenchError {
     NoWorker(usize),
     #[error("{what}: {expected} expected, {found} found{drops}")]
     Wrong { what: &'static str, expected: u64, found: u64, drops: String },
+    #[error("the report has no part {0:?}; `sluice-bench report --help` names them")]
+    NoItem(String),
+    #[error("{program} is not installed; install the package {package}, or leave this measurement out")]
+    NotInstalled { program: &'static str, package: &'static str },
+    #[error("{program} did not say what was expected; it said:\n{said}")]
+    Unexpected { program: &'static str, said: String },
+    #[error("cannot {what} {}: {source}", path.display())]
+    File { what: &'static str, path: std::path::PathBuf, source: std::io::Error },
+    #[error("{}: {what}", path.display())]
+    Page { path: std::path::PathBuf, what: String },
+    #[error("cannot draw {}: {what}", path.display())]
+    Plot { path: std::path::PathBuf, what: String },
     #[error("a thread of the benchmark panicked")]
     Panicked,
     #[error("cannot write the result: {0}")]

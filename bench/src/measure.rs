@@ -1,10 +1,9 @@
 //! Timing: batches of turns by the monotonic clock, into a histogram, several repetitions of which the best and the
 //! middle one are told.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 /// Turns between two looks at the clock: a look costs about half a packet, a batch holds 4096.
 const TURNS: usize = 64;
@@ -12,7 +11,7 @@ const TURNS: usize = 64;
 const MOST_PICOSECONDS: u64 = 10_000_000;
 
 /// Costs of one thing, in nanoseconds a packet.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cost {
     /// The median of the repetitions' means.
     pub(crate) median: f64,
@@ -25,12 +24,11 @@ pub(crate) struct Cost {
 }
 
 /// How the times of batches of 4096 packets are distributed, in nanoseconds a packet.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Percentiles {
     pub(crate) p1: f64,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    pub(crate) max: f64,
 }
 
 /// Collects repetitions of one measurement.
@@ -69,6 +67,21 @@ impl Stopwatch {
         done
     }
 
+    /// One repetition: turns until `time` is over. The rate, in packets a second.
+    pub(crate) fn during(&mut self, time: Duration, mut turn: impl FnMut() -> usize) -> f64 {
+        let (mut done, begin) = (0, Instant::now());
+        let mut last = begin;
+        while last - begin < time {
+            let batch: usize = (0..TURNS).map(|_| turn()).sum();
+            let now = Instant::now();
+            self.batches.saturating_record(per_packet(now - last, batch.max(1) as u64, 1e12) as u64);
+            last = now;
+            done += batch as u64;
+        }
+        self.means.push(per_packet(last - begin, done.max(1), 1e9));
+        done as f64 / (last - begin).as_secs_f64()
+    }
+
     /// The costs; `None` when nothing was measured.
     pub(crate) fn cost(&self) -> Option<Cost> {
         let mut means = self.means.clone();
@@ -78,7 +91,7 @@ impl Stopwatch {
             median: *means.get(means.len() / 2)?,
             min: *means.first()?,
             max: *means.last()?,
-            batches: Percentiles { p1: at(1.0), p50: at(50.0), p99: at(99.0), max: self.batches.max() as f64 / 1000.0 },
+            batches: Percentiles { p1: at(1.0), p50: at(50.0), p99: at(99.0) },
         })
     }
 }
@@ -90,7 +103,7 @@ impl Cost {
     }
 }
 
-fn per_packet(time: std::time::Duration, packets: u64, units: f64) -> f64 {
+fn per_packet(time: Duration, packets: u64, units: f64) -> f64 {
     time.as_secs_f64() * units / packets as f64
 }
 

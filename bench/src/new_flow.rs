@@ -6,45 +6,21 @@ use std::time::Instant;
 
 use dataplane::clock;
 use dataplane::counters::Event;
-use serde::Serialize;
 
 use crate::drive::{Driver, expect};
 use crate::error::BenchError;
 use crate::loop_ports::{LoopPorts, Order, Stream, bare_turn};
-use crate::machine::{Machine, Quiet};
-use crate::measure::{Cost, Stopwatch};
-use crate::packets::{Family, Sender};
+use crate::machine::Quiet;
+use crate::measure::Stopwatch;
+use crate::packets::Sender;
 use crate::plan::Plan;
-
-/// What was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
-    pub(crate) mode: dataplane::service::Method,
-    pub(crate) family: Family,
-    pub(crate) protocol: &'static str,
-    /// Flows in the table before the first repetition.
-    pub(crate) flows: u32,
-    /// A new flow, the port's own cost included.
-    pub(crate) new_flow_ns: f64,
-    pub(crate) port_ns_per_packet: f64,
-    pub(crate) net_new_flow_ns: f64,
-    pub(crate) details: Details,
-    pub(crate) machine: Machine,
-    pub(crate) warnings: Vec<String>,
-}
-
-/// The spread of the figures.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Details {
-    pub(crate) new_flow: Cost,
-    pub(crate) port: Cost,
-}
+use crate::results::Measured;
 
 /// Measures with the plan's first core.
 ///
 /// # Errors
 /// When it cannot be set up, or flows were not opened.
-pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
+pub(crate) fn run(plan: &Plan) -> Result<Measured, BenchError> {
     let step = (plan.flows / 20).max(4096);
     // Room for the repetitions and the unmeasured one before them.
     let all = plan.flows + step * (plan.repetitions + 1);
@@ -75,16 +51,15 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
     expect("flows opened", u64::from(all), created, driver.counters())?;
     let [new_flow, port] = watches.map(|watch| watch.cost());
     let (Some(new_flow), Some(port)) = (new_flow, port) else { return Err(BenchError::NoWorker(0)) };
-    Ok(Outcome {
-        mode: plan.method,
-        family: plan.family,
-        protocol: plan.protocol.name(),
-        flows: plan.flows,
-        new_flow_ns: new_flow.median,
-        port_ns_per_packet: port.median,
-        net_new_flow_ns: new_flow.median - port.median,
-        details: Details { new_flow, port },
-        machine: Machine::here(),
-        warnings: disturbance.into_iter().collect(),
-    })
+    let row = plan
+        .describe()
+        .with("flows", plan.flows)
+        .with("new_flow_ns", new_flow.median)
+        .with("port_ns", port.median)
+        .with("net_ns", new_flow.median - port.median)
+        .with("new_flows_per_second", (1e9 / new_flow.median).round())
+        .with("lowest_ns", new_flow.min)
+        .with("highest_ns", new_flow.max)
+        .with("p99_of_batches_ns", new_flow.batches.p99);
+    Ok(Measured::one(row, disturbance.into_iter().collect()))
 }

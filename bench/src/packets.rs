@@ -8,20 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use dataplane::ident::{Endpoint, MacAddr, Protocol};
 
 /// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(into = "u8")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
     V6,
-}
-
-impl From<Family> for u8 {
-    fn from(family: Family) -> Self {
-        match family {
-            Family::V4 => 4,
-            Family::V6 => 6,
-        }
-    }
 }
 
 /// What is sent.

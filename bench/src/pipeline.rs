@@ -10,58 +10,18 @@ use std::time::Instant;
 use dataplane::clock;
 use dataplane::counters::Event;
 use dataplane::ident::WorkerIndex;
-use dataplane::service::Method;
 use dataplane::worker::{Shared, Worker};
-use serde::Serialize;
 
 use crate::checked::Checked;
 use crate::drive::{Driver, established, expect, peers_of};
 use crate::error::BenchError;
 use crate::limit::{INDEX_LOAD, Limit};
 use crate::loop_ports::{LoopPorts, Order, Stream, bare_turn};
-use crate::machine::{Machine, Quiet};
+use crate::machine::Quiet;
 use crate::measure::{Cost, Stopwatch};
-use crate::packets::{Family, Sender, Template};
-use crate::plan::{Flowing, Plan, chunks};
-
-/// What was measured. Costs are of one worker, the slowest of several; rates are of all together.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
-    pub(crate) mode: Method,
-    pub(crate) family: Family,
-    pub(crate) protocol: &'static str,
-    pub(crate) direction: Flowing,
-    pub(crate) flows: u32,
-    /// Bytes of a frame as it arrives, without FCS; of a mix, on average.
-    pub(crate) size: usize,
-    pub(crate) workers: usize,
-    /// Forwarding with the port's own cost.
-    pub(crate) ns_per_packet: f64,
-    /// The bare port: receive and transmit with nothing between.
-    pub(crate) port_ns_per_packet: f64,
-    /// Forwarding without the port's own cost.
-    pub(crate) net_ns_per_packet: f64,
-    pub(crate) packets_per_second: f64,
-    pub(crate) memory_bytes_per_flow: f64,
-    /// How full the index is, 0 to 1.
-    pub(crate) table_load: f64,
-    /// Opening the last tenth of the flows, the port's own cost included.
-    pub(crate) new_flow_ns: f64,
-    /// Prefetching random access to memory of the table's size: no table can cost less.
-    pub(crate) memory_limit_ns: f64,
-    pub(crate) details: Details,
-    pub(crate) machine: Machine,
-    /// What may have disturbed the measurement.
-    pub(crate) warnings: Vec<String>,
-}
-
-/// The spread of the figures.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Details {
-    pub(crate) whole: Cost,
-    pub(crate) port: Cost,
-    pub(crate) memory_limit: Cost,
-}
+use crate::packets::{Family, Sender};
+use crate::plan::{Plan, chunks};
+use crate::results::Measured;
 
 /// One worker's measurements.
 struct Part {
@@ -76,7 +36,7 @@ struct Part {
 ///
 /// # Errors
 /// When it cannot be set up, or when the loop did not do what it should have.
-pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
+pub(crate) fn run(plan: &Plan) -> Result<Measured, BenchError> {
     let shared = plan.scene().shared()?;
     let barrier = Barrier::new(plan.cores.len());
     let parts: Vec<Result<Part, BenchError>> = thread::scope(|scope| {
@@ -90,7 +50,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Outcome, BenchError> {
     let parts: Vec<Part> = parts.into_iter().collect::<Result<_, _>>()?;
     let counters = &shared.boards[0].counters;
     expect("established flows", u64::from(plan.flows), established(&shared, plan.family), counters)?;
-    summary(plan, &shared, &parts)
+    Ok(summary(plan, &shared, &parts))
 }
 
 /// Sends packets of many flows through and looks at every frame that leaves. Gives their number.
@@ -178,15 +138,12 @@ fn measure(plan: &Plan, mut driver: Driver<'_>, mut limit: Limit) -> Result<[Cos
     Ok([whole.ok_or_else(nothing)?, port.ok_or_else(nothing)?, memory.ok_or_else(nothing)?])
 }
 
-fn summary(plan: &Plan, shared: &Shared, parts: &[Part]) -> Result<Outcome, BenchError> {
-    let slowest = |cost: fn(&Part) -> f64| parts.iter().map(cost).fold(0.0, f64::max);
-    let whole = slowest(|p| p.whole.median);
-    let port = slowest(|p| p.port.median);
-    let (memory, capacity, held) = match plan.family {
-        Family::V4 => (shared.flows4.memory(), shared.flows4.capacity(), shared.flows4.len()),
-        Family::V6 => (shared.flows6.memory(), shared.flows6.capacity(), shared.flows6.len()),
+/// The row: costs are of one worker, the slowest of several; the rate is of all together.
+fn summary(plan: &Plan, shared: &Shared, parts: &[Part]) -> Measured {
+    let slowest = |cost: fn(&Part) -> &Cost| {
+        parts.iter().map(cost).max_by(|a, b| a.median.total_cmp(&b.median)).cloned().unwrap_or_default()
     };
-    let keys = if plan.method.is_two_way() { 2.0 } else { 1.0 };
+    let (whole, port) = (slowest(|p| &p.whole), slowest(|p| &p.port));
     let mut warnings: Vec<String> = parts.iter().filter_map(|p| p.disturbance.clone()).collect();
     if parts.iter().any(|p| p.whole.is_unsteady()) {
         warnings.push("the repetitions differ by more than 20 %: run again on a quieter machine".into());
@@ -194,33 +151,35 @@ fn summary(plan: &Plan, shared: &Shared, parts: &[Part]) -> Result<Outcome, Benc
     if cfg!(debug_assertions) {
         warnings.push("not an optimised build: use cargo run --release".into());
     }
-    let worst = parts.iter().max_by(|a, b| a.whole.median.total_cmp(&b.whole.median));
-    let worst = worst.ok_or(BenchError::NoWorker(0))?;
-    let lengths: Vec<usize> = plan.templates(Sender::Client, 0, plan.later()).iter().map(Template::length).collect();
-    Ok(Outcome {
-        mode: plan.method,
-        family: plan.family,
-        protocol: plan.protocol.name(),
-        direction: plan.direction,
-        flows: plan.flows,
-        size: lengths.iter().sum::<usize>() / lengths.len().max(1),
-        workers: plan.cores.len(),
-        ns_per_packet: whole,
-        port_ns_per_packet: port,
-        net_ns_per_packet: whole - port,
-        packets_per_second: parts.iter().map(|p| 1e9 / p.whole.median).sum(),
-        memory_bytes_per_flow: memory as f64 / f64::from(capacity),
-        table_load: INDEX_LOAD as f64 / 100.0 * keys / 2.0 * f64::from(held) / f64::from(capacity),
-        new_flow_ns: slowest(|p| p.new_flow.median),
-        memory_limit_ns: slowest(|p| p.limit.median),
-        details: worst.details(),
-        machine: Machine::here(),
-        warnings,
-    })
+    let rate: f64 = parts.iter().map(|p| 1e3 / p.whole.median).sum();
+    let (bytes_per_flow, index_load) = memory(plan, shared);
+    let row = plan
+        .describe()
+        .with("direction", plan.direction.name())
+        .with("flows", plan.flows)
+        .with("size", plan.length())
+        .with("workers", plan.cores.len())
+        .with("ns_per_packet", whole.median)
+        .with("port_ns", port.median)
+        .with("net_ns", whole.median - port.median)
+        .with("mpps", rate)
+        .with("memory_limit_ns", slowest(|p| &p.limit).median)
+        .with("new_flow_ns", slowest(|p| &p.new_flow).median)
+        .with("bytes_per_flow", bytes_per_flow)
+        .with("index_load", index_load)
+        .with("lowest_ns", whole.min)
+        .with("highest_ns", whole.max)
+        .with("p99_of_batches_ns", whole.batches.p99);
+    Measured::one(row, warnings)
 }
 
-impl Part {
-    fn details(&self) -> Details {
-        Details { whole: self.whole.clone(), port: self.port.clone(), memory_limit: self.limit.clone() }
-    }
+/// Bytes of the table for each flow that fits, and how full its index is, 0 to 1.
+fn memory(plan: &Plan, shared: &Shared) -> (f64, f64) {
+    let (memory, capacity, held) = match plan.family {
+        Family::V4 => (shared.flows4.memory(), shared.flows4.capacity(), shared.flows4.len()),
+        Family::V6 => (shared.flows6.memory(), shared.flows6.capacity(), shared.flows6.len()),
+    };
+    let keys = if plan.method.is_two_way() { 2.0 } else { 1.0 };
+    let load = INDEX_LOAD as f64 / 100.0 * keys / 2.0 * f64::from(held) / f64::from(capacity);
+    (memory as f64 / f64::from(capacity), load)
 }

@@ -4,14 +4,13 @@ use std::ops::Range;
 
 use dataplane::ident::Protocol;
 use dataplane::service::Method;
-use serde::Serialize;
 
 use crate::packets::{Family, Segment, Sender, Size, Template};
+use crate::results::Row;
 use crate::scene::{Handshake, Scene};
 
 /// Whose packets are forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flowing {
     /// Those of clients.
     Request,
@@ -19,6 +18,17 @@ pub(crate) enum Flowing {
     Reply,
     /// As many of each.
     Both,
+}
+
+impl Flowing {
+    /// What they are called.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "requests",
+            Self::Reply => "replies",
+            Self::Both => "both",
+        }
+    }
 }
 
 /// What to measure.
@@ -78,6 +88,27 @@ impl Plan {
             Protocol::Tcp => Segment::Ack,
             Protocol::Udp | Protocol::Sctp => Segment::Datagram,
         }
+    }
+
+    /// Bytes of a frame as it arrives, without FCS; of a mix, on average.
+    pub(crate) fn length(&self) -> usize {
+        let templates = self.templates(Sender::Client, 0, self.later());
+        templates.iter().map(Template::length).sum::<usize>() / templates.len().max(1)
+    }
+
+    /// The beginning of a row: mode, family and transport.
+    pub(crate) fn describe(&self) -> Row {
+        let mode = match self.method {
+            Method::Nat => "NAT",
+            Method::Dr => "DR",
+            Method::Tun => "TUN",
+            Method::FullNat => "FULLNAT",
+        };
+        let family = match self.family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        Row::default().with("mode", mode).with("family", family).with("protocol", self.protocol.name())
     }
 
     /// The flows that a worker opens.

@@ -1,170 +1,214 @@
-//! Results as people read them: a few lines for one measurement, a markdown table for all of them.
+//! Everything at once: each measurement's rows in a file of its own.
 
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
+use dataplane::ident::Protocol;
 use dataplane::service::Method;
 
-use crate::machine::Machine;
-use crate::measure::{Cost, Percentiles};
-use crate::plan::Flowing;
-use crate::{cookie, new_flow, pipeline};
+use crate::cli::{Direction, FamilyArg, Mode, PacketArgs, ReportArgs, Transport, What};
+use crate::error::BenchError;
+use crate::packets::{Family, Size};
+use crate::plan::{Flowing, Plan};
+use crate::results::{Measured, Results};
+use crate::{apart, cookie, expiry, fill, instructions, memory, new_flow, null_port, pipeline, scaling, swap};
 
-/// One measurement in a few lines.
-pub(crate) fn pipeline_text(out: &mut impl Write, o: &pipeline::Outcome) -> io::Result<()> {
-    let whole = &o.details.whole;
-    writeln!(
-        out,
-        "{} IPv{} {} {}, {} flows, {} B, {} worker(s)",
-        name(o.mode),
-        u8::from(o.family),
-        o.protocol,
-        direction(o.direction),
-        o.flows,
-        o.size,
-        o.workers
-    )?;
-    writeln!(
-        out,
-        "  a packet      {:6.1} ns   ({:.2} Mpps; repetitions {:.1} to {:.1}; batches of 4096: median {:.1}, p99 {:.1})",
-        o.ns_per_packet,
-        o.packets_per_second / 1e6,
-        whole.min,
-        whole.max,
-        whole.batches.p50,
-        whole.batches.p99
-    )?;
-    writeln!(out, "  bare port     {:6.1} ns   the same loop with no work, included above", o.port_ns_per_packet)?;
-    writeln!(out, "  forwarding    {:6.1} ns", o.net_ns_per_packet)?;
-    writeln!(
-        out,
-        "  memory limit  {:6.1} ns   random bucket and flow lines of such a table, prefetched",
-        o.memory_limit_ns
-    )?;
-    writeln!(out, "  a new flow    {:6.1} ns", o.new_flow_ns)?;
-    writeln!(
-        out,
-        "  memory        {:6.1} B a flow; index {:.0} % full",
-        o.memory_bytes_per_flow,
-        o.table_load * 100.0
-    )?;
-    machine(out, &o.machine)?;
-    warn(&o.warnings)
+/// One file of the report.
+pub(crate) struct Item {
+    pub(crate) name: &'static str,
+    about: &'static str,
+    run: fn(&Scope) -> Result<Measured, BenchError>,
 }
 
-/// One measurement of new flows.
-pub(crate) fn new_flow_text(out: &mut impl Write, o: &new_flow::Outcome) -> io::Result<()> {
-    let cost = &o.details.new_flow;
-    let (mode, family) = (name(o.mode), u8::from(o.family));
-    writeln!(out, "{mode} IPv{family} {}, wlc over 10 servers, {} flows in the table", o.protocol, o.flows)?;
-    writeln!(
-        out,
-        "  a new flow    {:6.1} ns   (repetitions {:.1} to {:.1}; batches of 4096: median {:.1}, p99 {:.1})",
-        o.new_flow_ns, cost.min, cost.max, cost.batches.p50, cost.batches.p99
-    )?;
-    writeln!(out, "  bare port     {:6.1} ns   included above", o.port_ns_per_packet)?;
-    machine(out, &o.machine)?;
-    warn(&o.warnings)
+/// All of them, in the order in which they are measured.
+pub(crate) const ITEMS: [Item; 12] = [
+    Item {
+        name: "pipeline",
+        about: "Packets of established TCP flows in random order, requests, one worker.",
+        run: modes_and_flows,
+    },
+    Item { name: "kinds", about: "The same for UDP, and for replies, where the method has any.", run: kinds },
+    Item {
+        name: "sizes",
+        about: "The same for frames of other sizes; the last is IMIX, with 361 bytes on average.",
+        run: sizes,
+    },
+    Item { name: "new-flow", about: "Packets that open flows; wlc over 10 servers.", run: new_flows },
+    Item { name: "cookie", about: "The SYN proxy, with proxied connections in the table.", run: cookies },
+    Item { name: "scaling", about: "Two workers over one table, each alone and both at once.", run: scaled },
+    Item { name: "fill", about: "The flow table alone, the fuller it is (IPv4, two keys a flow).", run: filled },
+    Item { name: "expiry", about: "Expiry without packets.", run: expired },
+    Item { name: "memory", about: "What a flow takes of memory.", run: |scope| memory::run(scope.usual) },
+    Item { name: "swap", about: "Turns of a worker while snapshots of 10 000 services are swapped.", run: swapped },
+    Item {
+        name: "instructions",
+        about: "Instructions and mispredicted branches a packet, counted by callgrind, with 1 000 flows.",
+        run: counted,
+    },
+    Item { name: "null-port", about: "DPDK's in-memory port, in the same run.", run: null_ports },
+];
+
+/// How much of everything.
+struct Scope {
+    flows: Vec<u32>,
+    /// Flows where only one number of them is measured.
+    usual: u32,
+    packets: u64,
+    repetitions: u32,
+    /// Of what is measured for a time.
+    time: Duration,
 }
 
-/// One measurement of the SYN proxy.
-pub(crate) fn cookie_text(out: &mut impl Write, o: &cookie::Outcome) -> io::Result<()> {
-    let mut line = |what, ns: f64, cost: &Cost| {
-        let Percentiles { p1, p50, p99, .. } = cost.batches;
-        writeln!(out, "  {what:<44} {ns:6.1} ns   (batches of 4096: p1 {p1:.1}, median {p50:.1}, p99 {p99:.1})")
-    };
-    line("a SYN without options, answered", o.syn_ns, &o.details.syn)?;
-    line("a SYN with the options of Linux, answered", o.linux_syn_ns, &o.details.linux_syn)?;
-    line("an acknowledgement that opens a connection", o.acknowledgement_ns, &o.details.acknowledgement)?;
-    line("a server's answer that joins it", o.join_ns, &o.details.join)?;
-    line("of each the bare port", o.port_ns_per_packet, &o.details.port)?;
-    let (mode, family) = (name(o.mode), u8::from(o.family));
-    writeln!(out, "  {mode} IPv{family}, {} proxied connections in the table", o.flows)?;
-    machine(out, &o.machine)?;
-    warn(&o.warnings)
-}
+impl Scope {
+    fn of(args: &ReportArgs) -> Self {
+        let (packets, repetitions, seconds) = if args.quick { (4_000_000, 3, 1.5) } else { (20_000_000, 5, 4.0) };
+        let packets = args.packets.unwrap_or(packets);
+        // Who asks for few packets wants to see it work.
+        let seconds = if packets < 1_000_000 { 0.1 } else { seconds };
+        let time = Duration::from_secs_f64(seconds);
+        Self { flows: args.flows.clone(), usual: args.usual, packets, repetitions, time }
+    }
 
-/// The head of the table of all measurements.
-pub(crate) fn table_head(out: &mut impl Write) -> io::Result<()> {
-    writeln!(
-        out,
-        "| mode | family | flows | ns a packet | of it the bare port | forwarding alone | Mpps | memory limit, ns | budget, ns | new flow, ns | B a flow |"
-    )?;
-    writeln!(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-}
-
-/// One line of the table.
-pub(crate) fn table_line(out: &mut impl Write, o: &pipeline::Outcome) -> io::Result<()> {
-    writeln!(
-        out,
-        "| {} | IPv{} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} | {} | {:.0} | {:.0} |",
-        name(o.mode),
-        u8::from(o.family),
-        count(o.flows),
-        o.ns_per_packet,
-        o.port_ns_per_packet,
-        o.net_ns_per_packet,
-        o.packets_per_second / 1e6,
-        o.memory_limit_ns,
-        budget(o.flows).map_or_else(|| "–".to_owned(), |ns| ns.to_string()),
-        o.new_flow_ns,
-        o.memory_bytes_per_flow
-    )?;
-    out.flush()?;
-    warn(&o.warnings)
-}
-
-/// What stands below the table.
-pub(crate) fn table_foot(out: &mut impl Write) -> io::Result<()> {
-    let here = Machine::here();
-    writeln!(out)?;
-    writeln!(
-        out,
-        "Established flows in random order, frames of 64 B where not asked otherwise (IPv6 with TCP: 74 B), one worker on one core, median of the repetitions."
-    )?;
-    writeln!(out, "{}, kernel {}, huge pages {}, commit {}.", here.cpu, here.kernel, here.huge_pages, here.commit)
-}
-
-/// The most that a packet of an established flow may cost, for the numbers of flows that have a budget.
-const fn budget(flows: u32) -> Option<u32> {
-    match flows {
-        1_000 => Some(30),
-        1_000_000 => Some(45),
-        10_000_000 => Some(60),
-        _ => None,
+    fn plan(&self, mode: Mode, family: FamilyArg, flows: u32) -> Plan {
+        let plan = What { mode, family }.plan(flows);
+        Plan { packets: self.packets, repetitions: self.repetitions, ..plan }
     }
 }
 
-fn count(flows: u32) -> String {
-    match flows {
-        n if n >= 1_000_000 && n.is_multiple_of(1_000_000) => format!("{} M", n / 1_000_000),
-        n if n >= 1_000 && n.is_multiple_of(1_000) => format!("{} k", n / 1_000),
-        n => n.to_string(),
+/// Measures, writes the files, and says how long each took. What cannot be measured here, for a program that is not
+/// installed, says so in its file.
+///
+/// # Errors
+/// When a measurement fails or a file cannot be written.
+pub(crate) fn run(args: &ReportArgs) -> Result<(), BenchError> {
+    let scope = Scope::of(args);
+    fs::create_dir_all(&args.out).map_err(|source| file("create", &args.out, source))?;
+    if let Some(unknown) = args.only.iter().find(|only| ITEMS.iter().all(|item| item.name != *only)) {
+        return Err(BenchError::NoItem(unknown.clone()));
     }
-}
-
-const fn name(mode: Method) -> &'static str {
-    match mode {
-        Method::Nat => "NAT",
-        Method::Dr => "DR",
-        Method::Tun => "TUN",
-        Method::FullNat => "FULLNAT",
+    for item in ITEMS.iter().filter(|item| args.only.is_empty() || args.only.iter().any(|only| only == item.name)) {
+        let begin = Instant::now();
+        let measured = match (item.run)(&scope) {
+            Err(absent @ BenchError::NotInstalled { .. }) => {
+                Measured { rows: Vec::new(), warnings: vec![absent.to_string()] }
+            }
+            other => other?,
+        };
+        let results = Results::new(item.name, item.about, measured);
+        write(&args.out.join(format!("{}.json", item.name)), &results)?;
+        let mut out = io::stdout().lock();
+        writeln!(out, "{} ({:.0} s)", item.name, begin.elapsed().as_secs_f64())?;
+        results.text(&mut out)?;
+        results.warnings.iter().try_for_each(|warning| writeln!(io::stderr(), "warning: {}: {warning}", item.name))?;
+        writeln!(out)?;
     }
+    Ok(())
 }
 
-const fn direction(direction: Flowing) -> &'static str {
-    match direction {
-        Flowing::Request => "requests",
-        Flowing::Reply => "replies",
-        Flowing::Both => "requests and replies",
+fn write(path: &Path, results: &Results) -> Result<(), BenchError> {
+    let text = serde_json::to_string_pretty(results)?;
+    fs::write(path, text + "\n").map_err(|source| file("write", path, source))
+}
+
+pub(crate) fn file(what: &'static str, path: &Path, source: io::Error) -> BenchError {
+    BenchError::File { what, path: path.into(), source }
+}
+
+const MODES: [Mode; 4] = [Mode::Nat, Mode::Dr, Mode::Tun, Mode::Fullnat];
+const FAMILIES: [FamilyArg; 2] = [FamilyArg::V4, FamilyArg::V6];
+
+/// Measures each plan and puts the rows below each other.
+fn all(
+    plans: impl IntoIterator<Item = Plan>,
+    run: impl Fn(&Plan) -> Result<Measured, BenchError> + Sync,
+) -> Result<Measured, BenchError> {
+    let mut measured = Measured::default();
+    for plan in plans {
+        measured.extend(apart(|| run(&plan))?);
     }
+    Ok(measured)
 }
 
-fn machine(out: &mut impl Write, machine: &Machine) -> io::Result<()> {
-    let Machine { cpu, kernel, commit, huge_pages } = machine;
-    writeln!(out, "  {cpu}; kernel {kernel}; huge pages {huge_pages}; commit {commit}")
+fn each_mode(scope: &Scope, flows: u32) -> Vec<Plan> {
+    let of_mode = |mode| FAMILIES.into_iter().map(move |family| (mode, family));
+    MODES.into_iter().flat_map(of_mode).map(|(mode, family)| scope.plan(mode, family, flows)).collect()
 }
 
-/// Warnings go to standard error, so that a result in a file stays a result.
-pub(crate) fn warn(warnings: &[String]) -> io::Result<()> {
-    warnings.iter().try_for_each(|warning| writeln!(io::stderr(), "warning: {warning}"))
+fn modes_and_flows(scope: &Scope) -> Result<Measured, BenchError> {
+    let plans = each_mode(scope, 0);
+    let plans = plans.iter().flat_map(|plan| scope.flows.iter().map(|flows| Plan { flows: *flows, ..plan.clone() }));
+    all(plans, pipeline::run)
+}
+
+fn kinds(scope: &Scope) -> Result<Measured, BenchError> {
+    let mut plans = Vec::new();
+    for plan in each_mode(scope, scope.usual) {
+        plans.push(Plan { protocol: Protocol::Udp, ..plan.clone() });
+        if plan.method.is_two_way() {
+            plans.push(Plan { direction: Flowing::Reply, ..plan.clone() });
+            plans.push(Plan { direction: Flowing::Both, ..plan });
+        }
+    }
+    all(plans, pipeline::run)
+}
+
+fn sizes(scope: &Scope) -> Result<Measured, BenchError> {
+    let plan = scope.plan(Mode::Nat, FamilyArg::V4, scope.usual);
+    let sizes = [Size::Fixed(64), Size::Fixed(512), Size::Fixed(1500), Size::Imix];
+    all(sizes.map(|size| Plan { size, ..plan.clone() }), pipeline::run)
+}
+
+fn new_flows(scope: &Scope) -> Result<Measured, BenchError> {
+    all(each_mode(scope, scope.usual), new_flow::run)
+}
+
+fn cookies(scope: &Scope) -> Result<Measured, BenchError> {
+    let plans = FAMILIES.map(|family| scope.plan(Mode::Nat, family, scope.usual));
+    all(plans, cookie::run)
+}
+
+fn scaled(scope: &Scope) -> Result<Measured, BenchError> {
+    let plan = scope.plan(Mode::Nat, FamilyArg::V4, scope.usual);
+    all([Plan { cores: vec![0, 1], ..plan }], scaling::run)
+}
+
+fn filled(scope: &Scope) -> Result<Measured, BenchError> {
+    all([scope.plan(Mode::Nat, FamilyArg::V4, scope.usual)], fill::run)
+}
+
+fn expired(scope: &Scope) -> Result<Measured, BenchError> {
+    let plans = [(Method::Nat, Family::V4), (Method::Nat, Family::V6), (Method::FullNat, Family::V4)];
+    let plan = scope.plan(Mode::Nat, FamilyArg::V4, scope.usual);
+    all(plans.map(|(method, family)| Plan { method, family, ..plan.clone() }), expiry::run)
+}
+
+fn swapped(scope: &Scope) -> Result<Measured, BenchError> {
+    let plan = scope.plan(Mode::Nat, FamilyArg::V4, scope.usual.min(100_000));
+    all([Plan { cores: vec![0, 1], services: 10_000, ..plan }], |plan| swap::run(plan, scope.time))
+}
+
+fn counted(scope: &Scope) -> Result<Measured, BenchError> {
+    let mut measured = Measured::default();
+    for mode in MODES {
+        for family in FAMILIES {
+            let what = What { mode, family };
+            let packet = PacketArgs {
+                what,
+                flows: scope.usual.min(1_000),
+                protocol: Transport::Tcp,
+                direction: Direction::Request,
+                size: Size::Fixed(64),
+            };
+            let few = instructions::FEW.min(scope.packets);
+            measured.extend(instructions::run(&packet.plan(), few, &packet.arguments())?);
+        }
+    }
+    Ok(measured)
+}
+
+fn null_ports(scope: &Scope) -> Result<Measured, BenchError> {
+    let core = scope.plan(Mode::Nat, FamilyArg::V4, 1).cores[0];
+    null_port::run(64, core, scope.time.max(Duration::from_secs(3)))
 }
