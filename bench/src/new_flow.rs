@@ -60,6 +60,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Measured, BenchError> {
         .with("new_flows_per_second", (1e9 / new_flow.median).round())
         .with("lowest_ns", new_flow.min)
         .with("highest_ns", new_flow.max)
+        .with("p50_of_batches_ns", new_flow.batches.p50)
         .with("p99_of_batches_ns", new_flow.batches.p99);
     Ok(Measured::one(row, disturbance.into_iter().collect()))
 }

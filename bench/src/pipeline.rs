@@ -169,6 +169,7 @@ fn summary(plan: &Plan, shared: &Shared, parts: &[Part]) -> Measured {
         .with("index_load", index_load)
         .with("lowest_ns", whole.min)
         .with("highest_ns", whole.max)
+        .with("p50_of_batches_ns", whole.batches.p50)
         .with("p99_of_batches_ns", whole.batches.p99);
     Measured::one(row, warnings)
 }

@@ -90,8 +90,13 @@ fn table(name: &str, all: &All) -> String {
     if results.rows.is_empty() {
         return format!("*Not measured: {}.*", results.warnings.join("; "));
     }
-    let disturbed: Vec<String> = results.warnings.iter().map(|warning| format!("\nDisturbed: {warning}.\n")).collect();
-    format!("{}\n\n{}{}", results.about, Results::markdown(&results.rows), disturbed.concat())
+    let disturbed = match &results.warnings[..] {
+        [] => String::new(),
+        [first, rest @ ..] => {
+            format!("\nDisturbed while it was measured: {first} (and {} more like it).\n", rest.len())
+        }
+    };
+    format!("{}\n\n{}{disturbed}", results.about, Results::markdown(&results.rows))
 }
 
 /// When and where the results were measured: one line for each machine, kernel and commit.

@@ -5,7 +5,8 @@ use std::path::Path;
 use super::All;
 use super::plot::{Chart, Line, Scale, draw as draw_chart};
 use crate::error::BenchError;
-use crate::results::Row;
+use crate::report::ITEMS;
+use crate::results::{Results, Row};
 
 /// The pictures' names.
 const NAMES: [&str; 6] = ["cost-v4", "cost-v6", "workers", "fill", "turns", "latency"];
@@ -61,9 +62,12 @@ fn workers(all: &All) -> Option<Chart<'static>> {
         let case = row.text("case").filter(|case| !matches!(*case, "bare port" | "memory limit"))?;
         Some(Line { name: case.into(), points })
     };
-    let lines = all.get("scaling")?.rows.iter().filter_map(line).collect();
+    let rows = &all.get("scaling")?.rows;
+    let most = rows.iter().filter_map(|row| row.number("workers")).fold(1.0, f64::max) as usize;
+    let numbers = Scale::Named((1..=most).map(|n| n.to_string()).collect());
+    let lines = rows.iter().filter_map(line).collect();
     let up = ("million packets or flows a second", Scale::Even);
-    drawable(Chart { title: "Rate against workers", across: ("workers", Scale::Even), up, lines })
+    drawable(Chart { title: "Rate against workers", across: ("workers", numbers), up, lines })
 }
 
 /// The flow table's costs against how full it is.
@@ -92,7 +96,8 @@ fn turns(all: &All) -> Option<Chart<'static>> {
 
 /// Latencies through whole directors, of all comparisons whose rows have percentiles.
 fn latency(all: &All) -> Option<Chart<'static>> {
-    let rows = all.values().filter(|results| results.name != "swap").flat_map(|results| {
+    let is_own = |results: &Results| ITEMS.iter().any(|item| item.name == results.name);
+    let rows = all.values().filter(|results| !is_own(results)).flat_map(|results| {
         let named = move |row: &Row| {
             let who = row.text("peer").or(row.text("what")).or(row.text("mode")).unwrap_or_default();
             format!("{}: {who}", results.name)
@@ -129,7 +134,7 @@ fn drawable(mut chart: Chart<'static>) -> Option<Chart<'static>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Measured, Results};
+    use crate::results::Measured;
 
     #[test]
     fn every_picture_is_drawn_of_its_rows() {

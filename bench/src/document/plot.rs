@@ -9,6 +9,17 @@ use crate::error::BenchError;
 /// Width and height of a picture.
 const SIZE: (u32, u32) = (760, 420);
 const FONT: &str = "sans-serif";
+/// The lines' colours in turn, dark enough for white.
+const COLOURS: [RGBColor; 8] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 95, 0),
+    RGBColor(44, 130, 44),
+    RGBColor(200, 30, 40),
+    RGBColor(120, 80, 180),
+    RGBColor(120, 70, 60),
+    RGBColor(100, 100, 100),
+    RGBColor(0, 140, 150),
+];
 
 /// A named line through points.
 #[derive(Clone, Debug)]
@@ -63,7 +74,7 @@ impl Scale {
             .fold((f64::MAX, f64::MIN), |(low, high), place| (low.min(place), high.max(place)));
         match self {
             Self::Even => 0.0..(high * 1.08).max(1e-6),
-            Self::Decades => (low - 0.05).floor()..(high + 0.05).max(low + 0.1),
+            Self::Decades => low - 0.08..high + 0.08,
             Self::Named(names) => -0.2..names.len() as f64 - 0.8,
         }
     }
@@ -95,9 +106,11 @@ fn paint(path: &Path, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error
         .x_label_area_size(44)
         .y_label_area_size(60)
         .build_cartesian_2d(across.range(points().map(|p| p.0)), up.range(points().map(|p| p.1)))?;
-    context
-        .configure_mesh()
-        .light_line_style(TRANSPARENT)
+    let mut mesh = context.configure_mesh();
+    if matches!(across, Scale::Named(_)) {
+        mesh.disable_x_mesh();
+    }
+    mesh.light_line_style(TRANSPARENT)
         .x_desc(chart.across.0)
         .y_desc(chart.up.0)
         .x_labels(across.labels())
@@ -106,12 +119,12 @@ fn paint(path: &Path, chart: &Chart<'_>) -> Result<(), Box<dyn std::error::Error
         .y_label_formatter(&|place| up.label(*place))
         .draw()?;
     for (n, line) in chart.lines.iter().enumerate() {
-        let color = Palette99::pick(n).to_rgba();
+        let colour = COLOURS[n % COLOURS.len()];
         let places: Vec<(f64, f64)> = line.points.iter().map(|(x, y)| (across.place(*x), up.place(*y))).collect();
         context
-            .draw_series(LineSeries::new(places.iter().copied(), color.stroke_width(2)).point_size(3))?
+            .draw_series(LineSeries::new(places.iter().copied(), colour.stroke_width(2)).point_size(3))?
             .label(&line.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
     context
         .configure_series_labels()
