@@ -126,7 +126,7 @@ lab_steps() {
     for queues in 1 2; do
       run "lab-http-$mode-$queues-queues" 10 "$TESTS/lab-http.sh" $mode $queues $requests
     done
-    [ "$mode" = fullnat ] || run "lab-fragments-$mode" 5 "$TESTS/lab-fragments.sh" $mode 2
+    run "lab-fragments-$mode" 5 "$TESTS/lab-fragments.sh" $mode 2
     run "lab-udp-$mode" 5 "$TESTS/lab-udp.sh" $mode
     run "lab-transfer-$mode" 20 "$TESTS/lab-transfer.sh" $mode $size
     run "lab-capture-$mode" 5 "$TESTS/lab-capture.sh" $mode
@@ -169,7 +169,7 @@ long_steps() {
   for peer in haproxy veth ipvs; do
     run "compare-$peer" 40 "$SLUICE_ROOT/scripts/compare/$peer.sh" --quick
   done
-  run fuzz $((${FUZZ_MINUTES:-10} * 4 + 30)) "$TESTS/fuzz.sh" "${FUZZ_MINUTES:-10}"
+  run fuzz $((${FUZZ_MINUTES:-10} * 5 + 30)) "$TESTS/fuzz.sh" "${FUZZ_MINUTES:-10}"
   run soak $((${SOAK_MINUTES:-10} + 10)) "$TESTS/lab-soak.sh" "${SOAK_MINUTES:-10}"
 }
 

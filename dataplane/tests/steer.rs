@@ -230,12 +230,14 @@ fn root_later_fragments_follow_the_address() {
     expect(&steer, "of ICMP", &later(1, CLIENT, VIP), Verdict::PassedMiss);
     expect(&steer, "of a reply", &later(TCP, SERVER, CLIENT), Verdict::HitFragment);
     expect(&steer, "of a health check's answer", &later(TCP, SERVER, OWN), Verdict::PassedOwn);
+    expect(&steer, "of a reply to a local address", &later(UDP, "203.0.113.9", LOCAL), Verdict::HitFragment);
     expect(&steer, "of nobody", &later(TCP, CLIENT, "192.0.2.9"), Verdict::PassedMiss);
     let last = v4(&ipv4(UDP, (CLIENT, VIP), 0, 185, &[0xff; 3]));
     expect(&steer, "the last, three bytes long", &last, Verdict::HitFragment);
 
     let later6 = |offset, to| v6(&ipv6(44, (CLIENT6, to), &[fragment6(TCP, offset, true), data.clone()].concat()));
     expect(&steer, "IPv6, a later one", &later6(181, VIP6), Verdict::HitFragment);
+    expect(&steer, "IPv6, of a reply to a local address", &later6(181, LOCAL6), Verdict::HitFragment);
     expect(&steer, "IPv6, of nobody", &later6(181, "2001:db8::9"), Verdict::PassedMiss);
     let first6 = ipv6(44, (CLIENT6, VIP6), &[fragment6(TCP, 0, true), ports(9, 80)].concat());
     expect(&steer, "IPv6, the first", &v6(&first6), Verdict::HitService);

@@ -9,8 +9,12 @@ mode=$1 queues=$2 tries=1
 # The servers' own MTU is 1600 there: they learn by ICMP, from their first answer over IPv6, that the client's is 1500.
 [ "$mode" != tun ] || tries=3
 
+kind=${mode^^}
+# From local addresses of the lab's own group.
+[ "$mode" != fullnat ] || kind='FNAT\n    laddr_group_name lab'
+
 dns_config() {
-  sed "s/@KIND@/${mode^^}/" <<'CONFIG'
+  sed "s/@KIND@/$kind/" <<'CONFIG'
 virtual_server 10.20.0.100 53 {
     lb_algo rr
     lb_kind @KIND@
