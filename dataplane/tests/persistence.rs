@@ -3,12 +3,14 @@
 mod common;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use common::packet::{parse, tcp, udp, verify};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, ROUTER_MAC, Setup, ip, server_mac};
 use dataplane::counters::Event;
 use dataplane::ident::{NetPort, Protocol};
-use dataplane::service::{AddressRange, MatchPoint, Method, Persistence, ServiceSettings};
+use dataplane::rules::{Action, Gates, Rule, Rules, Selector};
+use dataplane::service::{AddressFamily, AddressRange, Mark, MatchPoint, Method, Persistence, ServiceSettings};
 use dataplane::snapshot::{Policy, QuiescentTemplates};
 
 const VIP4: &str = "192.0.2.80";
@@ -213,4 +215,32 @@ fn data_of_ftp_by_dr_goes_where_its_commands_go() {
         director.pass(FRONT, &elsewhere).iter().all(|(port, _)| *port == KERNEL),
         "other services are the kernel's"
     );
+}
+
+#[test]
+fn a_client_of_a_mark_stays_on_all_its_addresses_ports_and_transports() {
+    let mark = Mark::new(7).unwrap();
+    let rule = |to: &str, ports| Rule {
+        action: Action::Mark(mark),
+        selector: Selector { to: Some(to.parse().unwrap()), ports, ..Selector::ALL },
+    };
+    let mut setup = setup(Method::Dr, Persistence::new(360));
+    setup.points = vec![MatchPoint::Mark(mark, AddressFamily::V4)];
+    let rules = [rule("198.18.0.0/16", (80, 80)), rule("198.18.0.9/32", (443, 443)), rule("198.18.0.9/32", (53, 53))];
+    setup.gates = Gates { rules: Arc::new(Rules::new(&rules, None)), ..Gates::default() };
+    let mut director = Director::new(&setup);
+    let mut to = |client: &str, at: (&str, u16)| {
+        let frame = match at.1 {
+            53 => udp(ROUTER_MAC, FRONT_MAC, (client, 1000), at, b"?").bytes(),
+            _ => tcp(ROUTER_MAC, FRONT_MAC, (client, 1000), at, "S", b"").bytes(),
+        };
+        let (port, out) = director.one(FRONT, &frame);
+        assert_eq!(port, BACK);
+        out[5]
+    };
+    let all = [("198.18.0.9", 80), ("198.18.0.9", 443), ("198.18.7.7", 80), ("198.18.0.9", 53)];
+    let (one, other) = (all.map(|at| to("198.51.100.7", at)), all.map(|at| to("198.51.100.8", at)));
+    assert_eq!((one, other), ([one[0]; 4], [other[0]; 4]));
+    assert_ne!(one[0], other[0]);
+    assert_eq!(director.event_count(Event::TemplateCreated), 2);
 }

@@ -10,7 +10,7 @@ use common::packet::{fragment, tcp, udp, verify};
 use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, KERNEL, ROUTER_MAC, Setup, server_mac};
 use dataplane::ident::{NetPort, Protocol};
 use dataplane::rules::{Action, Gates, PrefixSet, Rate, Rule, Rules, Scope, Selector, SourceLimit};
-use dataplane::service::{AccessLists, AddressFamily, AddressRange, Mark, MatchPoint, Method};
+use dataplane::service::{AccessLists, AddressFamily, AddressRange, Datagrams, Mark, MatchPoint, Method};
 use dataplane::snapshot::{Defence, Defended, Policy, StraySegments};
 
 const CLIENT: &str = "198.51.100.7";
@@ -168,4 +168,22 @@ fn defence_drops_what_ipvs_leaves_to_the_kernel() {
     }
     assert_eq!(director.one(FRONT, &segment((CLIENT, 1), ("10.9.9.9", 22), "S")).0, KERNEL, "of no service's address");
     assert_eq!(director.one(FRONT, &segment((CLIENT, 1), (VIP, 80), "S")).0, BACK);
+}
+
+#[test]
+fn rules_hold_for_datagrams_that_are_scheduled_one_by_one() {
+    let rate = Rate::new(1, 3).unwrap();
+    let mut director = director(Method::Nat, |setup| {
+        setup.settings.datagrams = Datagrams::OneByOne;
+        let deny = rule(Action::Deny, Some("203.0.113.0/24"), Some("192.0.2.80/32"), ALL);
+        setup.gates = gates(&[deny, rule(Action::Limit(rate), None, Some("192.0.2.80/32"), ALL)]);
+    });
+    let datagram = |client: &str| udp(ROUTER_MAC, FRONT_MAC, (client, 5353), (VIP, 80), b"?").bytes();
+    assert_eq!(director.dropped(FRONT, &datagram(OTHER)), ["denied"]);
+    // Each is a flow of its own to the rate, and none is left behind.
+    for n in [12, 11, 12] {
+        assert_eq!(director.one(FRONT, &datagram(CLIENT)).1[..6], server_mac(n));
+    }
+    assert_eq!(director.dropped(FRONT, &datagram(CLIENT)), ["rate_limited"]);
+    assert!(director.shared.flows4.is_empty());
 }

@@ -145,7 +145,10 @@ impl Setup {
         if !self.points.is_empty() {
             let servers = self.servers4.iter().enumerate();
             let list = servers.map(|(n, (at, weight))| self.destination(n as u32, at, *weight, 0, counts)).collect();
-            let name = ServiceName::Group { name: "many".into(), protocol: Protocol::Tcp };
+            let name = match self.points[0] {
+                MatchPoint::Mark(mark, family) => ServiceName::Mark { mark, family },
+                MatchPoint::Addresses { protocol, .. } => ServiceName::Group { name: "many".into(), protocol },
+            };
             let spec = ServiceSpec::new(name, self.scheduler, list);
             let settings = self.settings.clone();
             services.add(ServiceSpec { points: self.points.clone(), settings, ..spec }).unwrap();
