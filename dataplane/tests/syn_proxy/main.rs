@@ -10,7 +10,8 @@ mod hand;
 mod peer;
 mod told;
 
-use common::{BACK, Director, FRONT, Setup};
+use common::packet::{parse, too_big, verify};
+use common::{BACK, BACK_MAC, Director, FRONT, FRONT_MAC, ROUTER_MAC, Setup, server_mac};
 use dataplane::counters::{Drop, Event};
 use dataplane::service::{Method, ServiceSettings};
 use dataplane::syn_proxy::SynProxy;
@@ -375,4 +376,37 @@ fn without_options_nothing_is_promised() {
     let syn = client.other().read(&director.one(FRONT, &ack).1);
     assert_eq!((syn.mss, syn.scale, syn.sack, syn.timestamps), (Some(536), None, false, None));
     director.wait(60);
+}
+
+/// The frame of an ICMP error about a packet: the TCP numbers in it, as far as it shows them.
+fn embedded(frame: &[u8]) -> (u32, u32) {
+    verify(frame);
+    let about = parse(frame).payload;
+    let at = if about[0] >> 4 == 4 { 20 } else { 40 };
+    let word = |at: usize| u32::from_be_bytes(about[at..at + 4].try_into().unwrap());
+    (word(at + 4), word(at + 8))
+}
+
+#[test]
+fn errors_show_each_side_the_numbers_that_it_sent() {
+    for ends in ENDS {
+        let mut director = Director::new(&proxied(SynProxy::default()));
+        let (client, server) = joined(&mut director, ends);
+        let data = client.segment("PA", &options::stamps(80, client.echo), &bytes(1200));
+        let (_, to_server) = director.one(FRONT, &data);
+        assert_eq!(server.read(&to_server).acknowledged, server.sequence);
+        let router = if ends[0].contains(':') { "fd02::fe" } else { "10.2.0.254" };
+        let error = too_big(server_mac(99), BACK_MAC, router, ends[0], 1000, &to_server[14..]);
+        let (port, out) = director.one(BACK, &error);
+        assert_eq!((port, embedded(&out)), (FRONT, (client.sequence, client.acknowledged)));
+        // And about what the server sent.
+        let data = server.with(server.sequence, 5001 + 1200).segment("PA", &options::stamps(90, 80), &bytes(1200));
+        let (_, to_client) = director.one(BACK, &data);
+        assert_eq!(client.read(&to_client).sequence, client.acknowledged);
+        let router = if ends[0].contains(':') { "2001:db8:f::1" } else { "203.0.113.1" };
+        let error = too_big(ROUTER_MAC, FRONT_MAC, router, ends[1], 1000, &to_client[14..]);
+        let (port, out) = director.one(FRONT, &error);
+        assert_eq!((port, embedded(&out)), (BACK, (server.sequence, 5001 + 1200)));
+        assert_eq!(director.event_count(Event::IcmpTranslated), 2);
+    }
 }
