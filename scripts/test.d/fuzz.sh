@@ -1,6 +1,7 @@
 #!/bin/bash
-# fuzz.sh MINUTES: each fuzz target for so long. On the stable toolchain, so without a sanitizer:
-# what is looked for is panics, overflows and endless loops.
+# fuzz.sh MINUTES: each fuzz target for so long, from its seeds on; what is found stays in corpus/, which is nobody's
+# but this machine's. On the stable toolchain, so without a sanitizer: what is looked for is panics, overflows, endless
+# loops, and what the targets themselves claim.
 set -euo pipefail
 # shellcheck source=../lib.sh
 . "$(dirname "$0")/../lib.sh"
@@ -18,7 +19,8 @@ for crate in dataplane control; do
   cd "$SLUICE_ROOT/$crate"
   for target in $(cargo fuzz list); do
     step "$crate: $target, $1 minutes"
-    cargo fuzz run -s none "$target" -- -max_total_time=$(($1 * 60)) -timeout=10 -print_final_stats=1
+    mkdir -p "fuzz/corpus/$target"
+    cargo fuzz run -s none "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- -max_total_time=$(($1 * 60)) -timeout=10 -print_final_stats=1
     ran=$((ran + 1))
   done
 done

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::{BACK, Director, FRONT, KERNEL, Setup};
 use dataplane::counters::{Drop, Event};
 use dataplane::port::ChecksumMode;
-use dataplane::service::Method;
+use dataplane::service::{ClientAddress, Ftp, Method, ProxyVersion, Toa};
 use dataplane::snapshot::StraySegments;
 use dataplane::wire::checksum;
 use libfuzzer_sys::fuzz_target;
@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn setup(choice: u8) -> Setup {
-    let mut setup = Setup::new([Method::Nat, Method::Dr, Method::Tun, Method::Nat][usize::from(choice & 3)]);
+    let mut setup = Setup::new([Method::Nat, Method::Dr, Method::Tun, Method::FullNat][usize::from(choice & 3)]);
     setup.capacity = 64;
     setup.mtu = 1400;
     if choice & 4 != 0 {
@@ -51,6 +51,16 @@ fn setup(choice: u8) -> Setup {
     }
     if choice & 16 != 0 {
         setup.servers4 = vec![("10.2.0.11", 1), ("10.2.0.1", 1), ("10.2.0.99", 1)];
+    }
+    if choice & 32 != 0 {
+        setup.settings.ftp = Ftp::On;
+    }
+    if choice & 64 != 0 {
+        setup.settings.client_address = ClientAddress { toa: Toa::On, proxy: Some(ProxyVersion::V2) };
+    }
+    // IPv6 behind IPv4 and the other way round.
+    if choice & 128 != 0 && matches!(setup.method, Method::Tun | Method::FullNat) {
+        (setup.servers4, setup.servers6) = (setup.servers6, setup.servers4);
     }
     setup
 }
@@ -78,7 +88,8 @@ fn account(director: &Director) {
         let event = |event| board.counters.event(event).read();
         let received: u64 = board.counters.ports().iter().map(|port| port.received.packets.read()).sum();
         let dropped: u64 = Drop::ALL.iter().map(|reason| board.counters.drop(*reason).read()).sum();
-        let made = event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::HandshakeSent);
+        let made =
+            event(Event::ResetSent) + event(Event::IcmpSent) + event(Event::HandshakeSent) + event(Event::SegmentSent);
         assert_eq!(received + made + event(Event::Released), event(Event::Forwarded) + dropped + event(Event::Held));
     }
 }
