@@ -7,8 +7,8 @@ set -euo pipefail
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-for script in sequences schedulers activity; do
-  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -t 900 -o "$out" "$SLUICE_ROOT/scripts/vm/$script.sh"
+for script in sequences schedulers activity overload sctp-states; do
+  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -t 900 -o "$out" "$SLUICE_ROOT/scripts/vm/$script.sh" "$SLUICE_ROOT"
 done
 for fixture in "$SLUICE_ROOT"/scripts/vm/fixtures/*.txt; do
   # The first line names the kernel, which may be a newer one.

@@ -2,36 +2,12 @@
 # Runs inside the VM: in which states does IPVS count a TCP connection as active? One connection is
 # brought to each state, then both counts of its server are read. Leaves /out/activity.txt.
 #
-#   scripts/ipvs-vm.sh -o DIR scripts/vm/activity.sh
+#   scripts/ipvs-vm.sh -o DIR scripts/vm/activity.sh "$PWD"
 set -euo pipefail
-vip=10.1.0.100
+# shellcheck source=network.bash
+. "$1/scripts/vm/network.bash"
 # A server of its own for each case: IPVS remembers one that was removed while connections refer to it.
 servers=(10.2.0.2 10.2.0.3 10.2.0.4)
-
-network() {
-  modprobe veth
-  modprobe ip_vs_rr
-  ip link set lo up
-  ip netns add client
-  ip link add c0 type veth peer name c1 netns client
-  ip addr add 10.1.0.1/24 dev c0
-  ip addr add $vip/32 dev c0
-  ip link set c0 up
-  ip -n client addr add 10.1.0.9/24 dev c1
-  ip -n client link set c1 up
-  ip netns add server
-  ip link add s0 type veth peer name eth0 netns server
-  ip addr add 10.2.0.1/24 dev s0
-  ip link set s0 up
-  ip -n server link set eth0 up
-  # They take every frame; while they have no address they answer none.
-  local mac server
-  mac=$(ip -n server -br link show eth0 | awk '{ print $3 }')
-  for server in "${servers[@]}"; do
-    ip neigh replace "$server" lladdr "$mac" dev s0 nud permanent
-  done
-  sysctl -qw net.ipv4.ip_forward=1
-}
 
 # Connects, says so, and ends the connection when told by a line on its input.
 client() {
@@ -92,7 +68,9 @@ c.recv(1)' &
   wait
 }
 
-network
+client_side
+modprobe ip_vs_rr
+silent_servers "${servers[@]}"
 {
   echo "# IPVS of Linux $(uname -r): method, state of the one connection, ActiveConn, InActConn"
   half_open nat -m "${servers[0]}"

@@ -3,23 +3,14 @@
 # other? Servers A, B and C are added in this order by `ipvsadm -a`; each answers with its letter.
 # Leaves /out/SCHEDULER-WEIGHTS.txt, one file for each case.
 #
-#   scripts/ipvs-vm.sh -o DIR scripts/vm/sequences.sh [COUNT]
+#   scripts/ipvs-vm.sh -o DIR scripts/vm/sequences.sh "$PWD" [COUNT]
 set -euo pipefail
-count=${1:-18}
-vip=10.1.0.100
+# shellcheck source=network.bash
+. "$1/scripts/vm/network.bash"
+count=${2:-18}
 
 network() {
-  modprobe veth
-  ip link set lo up
-  ip netns add client
-  ip link add c0 type veth peer name c1 netns client
-  ip addr add 10.1.0.1/24 dev c0
-  ip addr add $vip/32 dev c0
-  ip link set c0 up
-  ip -n client addr add 10.1.0.9/24 dev c1
-  ip -n client link set c1 up
-  ip -n client link set lo up
-  sysctl -qw net.ipv4.ip_forward=1
+  client_side
   local n=0 letter
   for letter in A B C; do
     n=$((n + 1))

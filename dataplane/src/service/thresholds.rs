@@ -35,4 +35,20 @@ mod tests {
         assert!(!upper.is_relieved(8) && upper.is_relieved(7), "below three quarters");
         assert!(!Thresholds::default().is_over(u32::MAX));
     }
+
+    #[test]
+    fn an_overloaded_server_is_relieved_where_ipvs_relieves_it() {
+        let seen = include_str!("../../../scripts/vm/fixtures/overload.txt");
+        let mut cases = 0;
+        for line in seen.lines().filter(|line| !line.starts_with('#')) {
+            let numbers: Vec<u32> = line.split(' ').map(|word| word.parse().unwrap()).collect();
+            let &[upper, lower, relieved] = numbers.as_slice() else { panic!("{line}") };
+            let thresholds = Thresholds { upper, lower };
+            assert!(thresholds.is_over(upper) && !thresholds.is_over(upper - 1));
+            let ours = (0..upper).rev().find(|connections| thresholds.is_relieved(*connections));
+            assert_eq!(ours, Some(relieved), "{line}");
+            cases += 1;
+        }
+        assert_eq!(cases, 6);
+    }
 }

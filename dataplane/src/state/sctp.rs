@@ -1,4 +1,5 @@
-//! The SCTP state tables of IPVS (`ip_vs_proto_sctp.c`, as of Linux 6.1), by the side that a packet comes from.
+//! The SCTP state tables of IPVS, by the side that a packet comes from: as Linux 6.1 was seen to act
+//! (scripts/vm/sctp-states.sh), but for what it cannot be asked.
 
 use super::{Activity, View};
 use crate::wire::SctpEvent;
@@ -205,6 +206,39 @@ mod tests {
         let client = View::InputOnly;
         let states = walk(&[(client, Init), (client, CookieEcho), (client, Shutdown), (client, ShutdownComplete)]);
         assert_eq!(states, ["INIT1", "ESTABLISHED", "S-RECEIVED", "CLOSED"]);
+    }
+
+    const EVENTS: [SctpEvent; SctpEvent::COUNT] = [
+        Data,
+        Init,
+        InitAck,
+        CookieEcho,
+        CookieAck,
+        Shutdown,
+        ShutdownAck,
+        ShutdownComplete,
+        SctpEvent::Error,
+        SctpEvent::Abort,
+    ];
+
+    #[test]
+    fn every_transition_that_ipvs_was_seen_to_make_is_ours() {
+        let seen = include_str!("../../../scripts/vm/fixtures/sctp-states.txt");
+        let mut rows = 0;
+        for line in seen.lines().filter(|line| !line.starts_with('#')) {
+            let words: Vec<_> = line.split(' ').collect();
+            let &[side, state, packet, after] = words.as_slice() else { panic!("{line}") };
+            let view = match side {
+                "client" => View::Input,
+                "server" => View::Output,
+                _ => View::InputOnly,
+            };
+            let state = SctpState::ALL.into_iter().find(|known| known.name() == state).unwrap();
+            let event = EVENTS.into_iter().find(|event| format!("{event:?}") == packet).unwrap();
+            assert_eq!(state.next(view, event).name(), after, "{line}");
+            rows += 1;
+        }
+        assert_eq!(rows, 338);
     }
 
     #[test]
