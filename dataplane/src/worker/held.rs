@@ -4,8 +4,6 @@
 //! held frame is counted as [`Event::Held`] and, whatever becomes of it then, as [`Event::Released`]: the difference
 //! is how many a worker holds. Bytes and headers are as they were received.
 
-#![allow(dead_code, reason = "places are remembered by the SYN proxy only")]
-
 use super::{Context, Hands, Packet};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
@@ -46,18 +44,6 @@ impl Parcel {
 /// Where a packet waits. It names that packet only, never a later one in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place(u32);
-
-impl Place {
-    /// As a word, to be stored.
-    pub(super) const fn to_bits(self) -> u32 {
-        self.0
-    }
-
-    /// From a stored word.
-    pub(super) const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-}
 
 /// The places of one kind of waiting packets.
 #[derive(Debug)]
