@@ -152,6 +152,7 @@ lab_steps() {
   run lab-syscalls 5 "$TESTS/lab-syscalls.sh"
   for mode in nat fullnat dr; do run "lab-ftp-$mode" 5 "$TESTS/lab-ftp.sh" $mode; done
   for mode in nat fullnat; do run "lab-ftp-$mode-proxied" 5 "$TESTS/lab-ftp.sh" $mode --syn-proxy; done
+  run lab-ftp-cross 5 "$TESTS/lab-ftp.sh" fullnat --cross
   run lab-persistence 5 "$TESTS/lab-persistence.sh"
   run lab-rules 5 "$TESTS/lab-rules.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
