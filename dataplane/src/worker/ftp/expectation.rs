@@ -89,7 +89,7 @@ fn active<F: Path, P: Ports>(
         }
         F::table(context.shared).end(F::part(hands), rule);
     }
-    let mut expects = |port: &NetPort| is_new(context, hands, commands, forward, at(*port));
+    let mut expects = |port: &NetPort| insert(context, hands, commands, forward, at(*port));
     let port = match Appearance::of::<F>(destination(context, commands)?, &there, &back)? {
         Appearance::Itself => Some(wanted).filter(&mut expects),
         Appearance::Local(local, ports) => Walk::begin(context, local, ports, None).find(expects),
@@ -123,7 +123,7 @@ fn passive<F: Path, P: Ports>(
     }
     // Another server may have the same port open for this client.
     let mut ports = (0..PORT_TRIES).map(|more| NetPort::new(announced.port.checked_add(more).unwrap_or(LOWEST + more)));
-    let port = ports.find(|port| is_new(context, hands, commands, forward(*port), reverse))?;
+    let port = ports.find(|port| insert(context, hands, commands, forward(*port), reverse))?;
     Some(Endpoint { address: vip, port })
 }
 
@@ -140,8 +140,8 @@ fn find<'s, F: Path>(context: Context<'s>, key: &FlowKey<F::Addr>) -> Option<(Fl
     }
 }
 
-/// Expects a connection, unless one of its keys is another's.
-fn is_new<F: Path, P: Ports>(
+/// Expects a connection. False where one of its keys is another's.
+fn insert<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     commands: &FlowEntry<F>,
@@ -161,9 +161,9 @@ fn is_new<F: Path, P: Ports>(
         extension: None,
         controller: Some(table.link(commands)),
     };
-    let is_new = matches!(table.insert(F::part(hands), &new), Insert::Created(_));
-    if is_new {
+    let is_expected = matches!(table.insert(F::part(hands), &new), Insert::Created(_));
+    if is_expected {
         context.counters.event(Event::FtpExpected).add(1);
     }
-    is_new
+    is_expected
 }
