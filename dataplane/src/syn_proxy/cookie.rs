@@ -204,7 +204,9 @@ fn pack(agreement: Agreement, is_v4: bool) -> u32 {
         Some((client, told)) => (u32::from(client.min(14)), u32::from(told.min(14))),
         None => (NO_SCALE, NO_SCALE),
     };
-    let size = sizes(is_v4).iter().rposition(|size| *size <= agreement.mss).unwrap_or(0) as u32;
+    // They rise, so as many fit as the number of the next: without a jump that depends on the client.
+    let fitting = sizes(is_v4).iter().map(|size| u32::from(*size <= agreement.mss)).sum::<u32>();
+    let size = fitting.saturating_sub(1);
     client | size << 4 | u32::from(agreement.sack) << 7 | told << 8 | u32::from(agreement.timestamps) << 12
 }
 

@@ -27,7 +27,13 @@ pub struct Options {
 
 impl Options {
     /// Those of a segment that begins with its TCP header.
+    #[inline]
     pub fn of(segment: &[u8]) -> Self {
+        // Most of a flood's have none.
+        if segment.len() <= tcp::LENGTH { Self::default() } else { Self::read(segment) }
+    }
+
+    fn read(segment: &[u8]) -> Self {
         let mut options = Self::default();
         for placed in TcpOptions::of(segment) {
             match placed.option {

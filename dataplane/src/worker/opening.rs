@@ -51,7 +51,6 @@ struct Scheduled<'a, F: Path> {
 }
 
 /// What becomes of packets to one endpoint that open flows.
-#[derive(Clone, Copy)]
 enum Treatment<'a> {
     /// They need nothing but a server.
     Scheduled(&'a Service),
@@ -138,9 +137,9 @@ impl<'a, F: Path> Opening<'a, F> {
             Shape::Plain(plain) if item.probe.is_miss() && opens(plain) => {
                 let Some(key) = F::unpack(&item.key) else { return Some(frame) };
                 match self.treatment(context, item, &key) {
-                    Treatment::Scheduled(service) => self.schedule(context, service, frame, at, (item, plain, &key)),
+                    &Treatment::Scheduled(service) => self.schedule(context, service, frame, at, (item, plain, &key)),
                     Treatment::Answered(answers) => {
-                        answer::plain::<F, P>(context, hands, fast, frame, (plain, &key), &answers)
+                        answer::plain::<F, P>(context, hands, fast, frame, (plain, &key), answers)
                     }
                     Treatment::Other => Some(frame),
                 }
@@ -151,17 +150,13 @@ impl<'a, F: Path> Opening<'a, F> {
 
     /// How packets of a key are treated.
     #[inline]
-    fn treatment(&mut self, context: Context<'a>, item: &Item<F>, key: &FlowKey<F::Addr>) -> Treatment<'a> {
+    fn treatment(&mut self, context: Context<'a>, item: &Item<F>, key: &FlowKey<F::Addr>) -> &Treatment<'a> {
         let to = F::without_source(&item.key);
-        match self.last {
-            Some((before, treatment)) if before == to => treatment,
-            _ => {
-                let at = Endpoint { address: F::ip(key.destination), port: key.destination_port };
-                let treatment = treatment(context, key.protocol, at);
-                self.last = Some((to, treatment));
-                treatment
-            }
+        if self.last.as_ref().is_none_or(|(before, _)| *before != to) {
+            let at = Endpoint { address: F::ip(key.destination), port: key.destination_port };
+            self.last = Some((to, treatment(context, key.protocol, at)));
         }
+        self.last.as_ref().map_or(&Treatment::Other, |(_, treatment)| treatment)
     }
 
     #[inline(never)]
