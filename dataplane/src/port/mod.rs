@@ -66,6 +66,11 @@ pub trait Ports {
     /// Sends what is queued (waking the kernel until its rings are drained) and takes completed frames back.
     fn flush(&mut self);
 
-    /// Sleeps until a frame arrives on any port, or for `timeout`.
+    /// Whether frames wait to be received, as far as a look at the rings tells; ports without rings never know.
+    fn has_arrivals(&self) -> bool {
+        false
+    }
+
+    /// Sleeps until a frame arrives on any port, or for `timeout`; not at all while frames wait.
     fn wait(&mut self, timeout: Duration);
 }

@@ -200,8 +200,15 @@ impl Ports for XskPorts {
         }
     }
 
+    #[inline]
+    fn has_arrivals(&self) -> bool {
+        self.sockets.iter().any(Socket::has_arrivals)
+    }
+
     fn wait(&mut self, timeout: Duration) {
-        kernel::poll(&mut self.poll, timeout);
+        if !self.has_arrivals() {
+            kernel::poll(&mut self.poll, timeout);
+        }
     }
 }
 

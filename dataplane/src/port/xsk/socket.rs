@@ -144,6 +144,12 @@ impl Socket {
         received
     }
 
+    /// Whether frames wait to be received.
+    #[inline]
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.rx.waiting() > 0
+    }
+
     /// Queues a descriptor; false when the ring is full, also after the kernel was woken.
     #[inline]
     pub(super) fn queue(&mut self, descriptor: libc::xdp_desc, area: &mut UmemArea) -> bool {
