@@ -5,18 +5,18 @@
 #   scripts/compare/ipvs.sh [--rounds N] [--seconds N] [--rate N] [--quick] [PEER...]
 #
 #   --rounds N    how often each peer is measured, in turn; the figures are medians (3)
-#   --seconds N   how long each measurement takes (4)
+#   --seconds N   how long each measurement takes (3)
 #   --rate N      packets a second, which all must keep up with (2000)
 #   --quick       one round of one second: does everything run?
 #   PEER          generator, routing, ipvs-nat, ipvs-dr, ipvs-tun, wire, sluice-nat, sluice-dr, sluice-tun (all)
 #
-# Needs root; installs qemu and what else scripts/ipvs-vm.sh wants. About 4 minutes. docs/compare.md explains the figures.
+# Needs root; installs qemu and what else scripts/ipvs-vm.sh wants. About 5 minutes. docs/compare.md explains the figures.
 set -euo pipefail
 # shellcheck source=compare.bash
 . "$(dirname "$0")/compare.bash"
 
 ALL='generator routing ipvs-nat ipvs-dr ipvs-tun wire sluice-nat sluice-dr sluice-tun'
-rounds=3 seconds=4 rate=2000
+rounds=3 seconds=3 rate=2000
 peers=()
 
 usage() {
@@ -26,16 +26,17 @@ usage() {
 
 run_vm() {
   step "the virtual machine: $rounds rounds of ${#peers[@]} peers"
-  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -o "$WORK/out" -t $((120 + rounds * ${#peers[@]} * (seconds + 20))) \
+  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -o "$WORK/out" -t $((120 + rounds * ${#peers[@]} * (2 * seconds + 20))) \
     "$SLUICE_ROOT/scripts/vm/cost.sh" "$SLUICE_ROOT" "$SLUICE_BIN" "$PKTGEN" "$rounds" "$seconds" "$rate" "${peers[@]}"
 }
 
 read_costs() {
-  local peer came packets busy
-  while read -r peer came packets busy; do
+  local peer came packets busy rest
+  while read -r peer came packets busy rest; do
     # Of packets that are lost on the way, what is measured is half a way.
     [ $((came * 100)) -ge $((packets * 99)) ] || die "$peer: $came of $packets packets arrived: lower --rate"
-    note "$peer" cost "$(calc "$busy * 1000 / $came")"
+    note "$peer" cost "$(calc "($busy - $rest) * 1000 / $came")"
+    note "$peer" rest "$(calc "$rest / $seconds")"
   done <"$WORK/out/cost"
 }
 
@@ -46,7 +47,8 @@ report() {
   local peer
   for peer in "${peers[@]}"; do
     row "peer=$peer" "cpu_us/packet=$(round "$(noted "$peer" cost)" 1)" "without_generator_us=$(round "$(net "$peer")" 1)" \
-      "packets/cpu-s=$(per_second "$(net "$peer")")" "added_us=$(added "$peer")"
+      "packets/cpu-s=$(per_second "$(net "$peer")")" "added_us=$(added "$peer")" \
+      "at_rest_ms/s=$(round "$(noted "$peer" rest)" 1)"
   done
 }
 

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs inside the VM: the CPU time that a packet costs by plain routing, by IPVS, over a bare AF_XDP wire and by Sluice.
 # The kernel's pktgen sends UDP at a fixed rate that all keep up with. Leaves /out/cost: a line for each measurement with the
-# peer, the packets that arrived and the CPU time in milliseconds that all of the VM spent meanwhile.
+# peer, the packets that arrived, those that were sent, and the CPU time in milliseconds that all of the VM spent: meanwhile, and
+# in as long a time without packets.
 #
 #   scripts/ipvs-vm.sh -o DIR scripts/vm/cost.sh SOURCE-DIRECTORY SLUICE PKTGEN ROUNDS SECONDS RATE PEER...
 set -euo pipefail
@@ -121,14 +122,17 @@ warm_up() {
 }
 
 measure() {
-  local packets=$((rate * seconds)) before begin
+  local packets=$((rate * seconds)) before begin rest
   start
   warm_up
   # The flows' first packets are over by now; what is left of starting is, too.
   sleep 1
+  begin=$(busy_ms)
+  sleep "$seconds"
+  rest=$(($(busy_ms) - begin))
   before=$(came) begin=$(busy_ms)
   generator "$(vip_of "$peer")" $packets
-  echo "$peer $(($(came) - before)) $packets $(($(busy_ms) - begin))" | tee -a /out/cost
+  echo "$peer $(($(came) - before)) $packets $(($(busy_ms) - begin)) $rest" | tee -a /out/cost
   stop
 }
 
