@@ -3,6 +3,8 @@
 //! Ten million flows need no ten million frames: the client's address and port follow from the flow's number, and both
 //! checksums from the template's sum (RFC 1071 lets parts be added in any order).
 
+#![allow(clippy::inline_always, reason = "with offsets that the compiler knows a packet costs half as much to write")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dataplane::ident::{Endpoint, MacAddr, Protocol};
@@ -121,30 +123,90 @@ pub(crate) struct PacketShape {
     pub(crate) size: usize,
 }
 
+/// What the places of fields in a frame depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    family: Family,
+    is_tcp: bool,
+    sender: Sender,
+}
+
+impl Kind {
+    /// What clients send, most of all: for these the compiler may know the places.
+    pub(crate) const TCP_V4: Self = Self { family: Family::V4, is_tcp: true, sender: Sender::Client };
+    pub(crate) const TCP_V6: Self = Self { family: Family::V6, is_tcp: true, sender: Sender::Client };
+    pub(crate) const UDP_V4: Self = Self { family: Family::V4, is_tcp: false, sender: Sender::Client };
+    pub(crate) const UDP_V6: Self = Self { family: Family::V6, is_tcp: false, sender: Sender::Client };
+
+    /// The family of its addresses.
+    #[inline]
+    pub(crate) const fn family(self) -> Family {
+        self.family
+    }
+
+    /// Offset of the source address, and the length of an address.
+    const fn addresses(self) -> (usize, usize) {
+        match self.family {
+            Family::V4 => (ETHERNET + 12, 4),
+            Family::V6 => (ETHERNET + 8, 16),
+        }
+    }
+
+    /// Offset of the last four bytes of the peer's address.
+    const fn host(self) -> usize {
+        let (source, length) = self.addresses();
+        match self.sender {
+            Sender::Client => source + length - 4,
+            Sender::Server => source + 2 * length - 4,
+        }
+    }
+
+    /// Offset of the last two bytes of the server's address, when it sends.
+    const fn server(self) -> Option<usize> {
+        let (source, length) = self.addresses();
+        match self.sender {
+            Sender::Client => None,
+            Sender::Server => Some(source + length - 2),
+        }
+    }
+
+    /// Offset of the transport header.
+    const fn transport(self) -> usize {
+        let (source, length) = self.addresses();
+        source + 2 * length
+    }
+
+    /// Offset of the peer's port.
+    const fn port(self) -> usize {
+        match self.sender {
+            Sender::Client => self.transport(),
+            Sender::Server => self.transport() + 2,
+        }
+    }
+
+    /// Offset of the transport's checksum.
+    const fn checksum(self) -> usize {
+        self.transport() + if self.is_tcp { 16 } else { 6 }
+    }
+
+    /// The least bytes of such a frame.
+    const fn least(self) -> usize {
+        self.transport() + if self.is_tcp { 20 } else { 8 }
+    }
+}
+
 /// A frame with the peer left out.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     headers: [u8; HEADERS],
     length: usize,
+    /// How many of `headers` a frame has.
+    used: usize,
     /// Sum of the IPv4 header without the peer; unused in IPv6.
     ip_sum: u32,
     /// Sum of pseudo-header and segment without the peer.
     transport_sum: u32,
-    family: Family,
-    is_tcp: bool,
-    at: Offsets,
-}
-
-/// Where the fields that differ from packet to packet lie.
-#[derive(Clone, Copy, Debug)]
-struct Offsets {
-    /// The last four bytes of the peer's address.
-    host: usize,
-    port: usize,
-    /// The last two bytes of the server's address, when it sends.
-    server: Option<usize>,
-    transport: usize,
-    checksum: usize,
+    kind: Kind,
 }
 
 const ETHERNET: usize = 14;
@@ -157,76 +219,67 @@ const LINUX_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0
 impl Template {
     /// The template of a kind of packet.
     pub(crate) fn new(shape: PacketShape, segment: Segment) -> Self {
-        let (family, ip_length, source, address) = match shape.to.address {
-            IpAddr::V4(_) => (Family::V4, 20, ETHERNET + 12, 4),
-            IpAddr::V6(_) => (Family::V6, 40, ETHERNET + 8, 16),
-        };
-        let transport = ETHERNET + ip_length;
-        let (transport_length, checksum, protocol) = match segment {
-            Segment::Syn | Segment::SynAck | Segment::Ack => (20, 16, Protocol::Tcp),
-            Segment::LinuxSyn => (20 + LINUX_OPTIONS.len(), 16, Protocol::Tcp),
-            Segment::Datagram => (8, 6, Protocol::Udp),
-        };
-        let length = shape.size.max(transport + transport_length);
-        let (peer, server) = match shape.sender {
-            Sender::Client => (source, None),
-            Sender::Server => (source + address, Some(source + address - 2)),
-        };
-        let at = Offsets {
-            host: peer + address - 4,
-            port: if server.is_some() { transport + 2 } else { transport },
-            server,
-            transport,
-            checksum: transport + checksum,
-        };
+        let family = if shape.to.address.is_ipv4() { Family::V4 } else { Family::V6 };
+        let protocol = if segment == Segment::Datagram { Protocol::Udp } else { Protocol::Tcp };
+        let kind = Kind { family, is_tcp: protocol == Protocol::Tcp, sender: shape.sender };
+        let transport = kind.transport();
+        let header = if segment == Segment::LinuxSyn { LINUX_OPTIONS.len() } else { 0 } + kind.least() - transport;
+        let length = shape.size.max(transport + header);
         let mut headers = [0; HEADERS];
         write_ethernet(&mut headers, shape);
-        write_ip(&mut headers, shape, protocol, length - ETHERNET - ip_length);
+        write_ip(&mut headers, shape, protocol, length - transport);
         write_transport(&mut headers[transport..], shape, segment, length - transport);
         // What the peer says comes in its place.
-        headers[at.host..at.host + 4].fill(0);
-        headers[at.port..at.port + 2].fill(0);
-        if let Some(server) = server {
+        headers[kind.host()..kind.host() + 4].fill(0);
+        headers[kind.port()..kind.port() + 2].fill(0);
+        if let Some(server) = kind.server() {
             headers[server..server + 2].fill(0);
         }
         let ip_sum = sum(&headers[ETHERNET..transport]);
+        let (source, address) = kind.addresses();
         let addresses = &headers[source..source + 2 * address];
         let pseudo = sum(addresses) + u32::from(protocol.number()) + (length - transport) as u32;
-        let transport_sum = pseudo + sum(&headers[transport..transport + transport_length]);
-        Self { headers, length, ip_sum, transport_sum, family, is_tcp: protocol == Protocol::Tcp, at }
+        let transport_sum = pseudo + sum(&headers[transport..transport + header]);
+        Self { headers, length, used: length.min(HEADERS), ip_sum, transport_sum, kind }
     }
 
     /// Bytes of a frame.
+    #[inline]
     pub(crate) const fn length(&self) -> usize {
         self.length
     }
 
-    /// The family of its addresses.
-    pub(crate) const fn family(&self) -> Family {
-        self.family
+    /// What its packets are.
+    #[inline]
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Writes the packet of a peer over a frame's bytes: its headers; what follows stays as it is (zero, for the sums).
-    /// A segment gets the sequence number.
-    #[inline]
-    pub(crate) fn write(&self, peer: Peer, sequence: u32, frame: &mut [u8]) {
+    /// A segment gets the sequence number. `kind` is the template's own: the compiler may know it where it is called.
+    #[inline(always)]
+    pub(crate) fn write(&self, kind: Kind, peer: Peer, sequence: u32, frame: &mut [u8]) {
+        // Once, so that nothing below looks at the frame's length again.
+        if frame.len() < kind.least() {
+            return;
+        }
         self.write_headers(frame);
         let host_sum = halves(peer.host);
         let mut rest = host_sum + u32::from(peer.port);
-        put(frame, self.at.host, peer.host.to_be_bytes());
-        put(frame, self.at.port, peer.port.to_be_bytes());
+        put(frame, kind.host(), peer.host.to_be_bytes());
+        put(frame, kind.port(), peer.port.to_be_bytes());
         let mut ip_rest = host_sum;
-        if let Some(server) = self.at.server {
+        if let Some(server) = kind.server() {
             put(frame, server, peer.server.to_be_bytes());
             rest += u32::from(peer.server);
             ip_rest += u32::from(peer.server);
         }
-        if self.is_tcp {
-            put(frame, self.at.transport + SEQUENCE, sequence.to_be_bytes());
+        if kind.is_tcp {
+            put(frame, kind.transport() + SEQUENCE, sequence.to_be_bytes());
             rest += halves(sequence);
         }
-        put(frame, self.at.checksum, finish(self.transport_sum + rest));
-        if self.family == Family::V4 {
+        put(frame, kind.checksum(), finish(self.transport_sum + rest));
+        if kind.family == Family::V4 {
             put(frame, IPV4_CHECKSUM, finish(self.ip_sum + ip_rest));
         }
     }
@@ -234,14 +287,14 @@ impl Template {
     /// Lets a segment that was written acknowledge a number.
     #[inline]
     pub(crate) fn acknowledge(&self, frame: &mut [u8], number: u32) {
-        let sum = !u16::from_be_bytes(take(frame, self.at.checksum));
-        put(frame, self.at.transport + ACKNOWLEDGEMENT, number.to_be_bytes());
-        put(frame, self.at.checksum, finish(u32::from(sum) + halves(number)));
+        let sum = !u16::from_be_bytes(take(frame, self.kind.checksum()));
+        put(frame, self.kind.transport() + ACKNOWLEDGEMENT, number.to_be_bytes());
+        put(frame, self.kind.checksum(), finish(u32::from(sum) + halves(number)));
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_headers(&self, frame: &mut [u8]) {
-        let used = self.length.min(HEADERS);
+        let used = self.used;
         let Some(frame) = frame.get_mut(..used) else { return };
         let Some(first) = frame.first_chunk_mut::<PIECE>() else {
             frame.copy_from_slice(&self.headers[..used]);
@@ -378,11 +431,11 @@ pub(crate) mod tests {
                         let peer = Peer { server: 10 + 7, ..Peer::client(family, flow) };
                         assert_eq!(peer.flow(family), flow);
                         let mut frame = vec![0; requests.length()];
-                        requests.write(peer, flow * 3, &mut frame);
+                        requests.write(requests.kind(), peer, flow * 3, &mut frame);
                         let packet = verify::parse(&frame).unwrap();
                         assert_eq!(packet.source, client(family, flow));
                         assert_eq!(packet.destination, shape(family, Sender::Client, size).to);
-                        replies.write(peer, flow, &mut frame);
+                        replies.write(replies.kind(), peer, flow, &mut frame);
                         if segment != Segment::Datagram {
                             replies.acknowledge(&mut frame, u32::MAX - flow);
                         }
