@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use dataplane::ident::{MacAddr, PortIndex};
-use dataplane::port::{BURST, Ports};
+use dataplane::port::{BURST, Frame, Ports};
+use dataplane::wire::TcpFlags;
 use serde::Serialize;
 
 use crate::stream::{Endpoints, Kind, Link, Order, Pacer, Packet, Probe, Rate, Sizes, mix};
+use crate::tcp::Segment;
 
 /// A stream whose packets can be made: with its addresses and its schedule.
 #[derive(Clone, Debug)]
@@ -76,8 +78,7 @@ impl Generator {
         for _ in 0..due {
             let Some(mut frame) = ports.allocate() else { return false };
             let packet = running.packet(self.from_mac);
-            frame.set_len(packet.length(running.stream.kind));
-            running.write(&packet, self.run, index as u8, now, ports.bytes_mut(&mut frame));
+            running.write(&packet, Mark { run: self.run, stream: index as u8 }, now, &mut frame, ports);
             let bytes = frame.len() as u64;
             if let Err(frame) = ports.transmit(port, frame) {
                 ports.free(frame);
@@ -128,16 +129,30 @@ impl Running {
     }
 
     #[inline]
-    fn write(&self, packet: &Packet, run: u8, stream: u8, now: Duration, frame: &mut [u8]) {
+    fn write(&self, packet: &Packet, mark: Mark, now: Duration, frame: &mut Frame, ports: &mut impl Ports) {
         match self.stream.kind {
             Kind::Udp => {
                 let due = self.pacer.time_of(self.sent, now);
                 let late = now.saturating_sub(due);
-                packet.write_udp(&Probe { run, stream, sequence: self.sent as u32, due, late }, frame);
+                let Mark { run, stream } = mark;
+                frame.set_len(packet.udp_length());
+                packet.write_udp(&Probe { run, stream, sequence: self.sent as u32, due, late }, ports.bytes_mut(frame));
             }
-            Kind::Syn => packet.write_syn(mix(self.sent) as u32, frame),
+            Kind::Syn => {
+                let sequence = mix(self.sent) as u32;
+                let segment = Segment { sequence, acknowledgement: 0, flags: TcpFlags::SYN, payload: &[] };
+                frame.set_len(packet.tcp_length(&segment));
+                packet.write_tcp(&segment, ports.bytes_mut(frame));
+            }
         }
     }
+}
+
+/// Whose packet it is.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    run: u8,
+    stream: u8,
 }
 
 #[cfg(test)]

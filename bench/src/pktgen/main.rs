@@ -6,6 +6,7 @@
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
 mod cli;
+mod connect;
 mod error;
 mod generate;
 mod link;
@@ -16,9 +17,11 @@ mod progress;
 mod reflect;
 mod report;
 mod send;
+mod serve;
 mod sink;
 mod stop;
 mod stream;
+mod tcp;
 mod trial;
 mod wire;
 
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Reflect(args) => reflect::run(&args),
+        Command::Connect(args) => connect::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Wire(args) => wire::run(&args),
     };
     match result {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::report::Rate;
+use crate::report::scaled;
 
 /// Whether the line is printed.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,19 +22,10 @@ pub(crate) struct Progress {
     is_shown: bool,
     begin: Duration,
     next: Duration,
-    sent: u64,
-    received: u64,
+    last: Vec<u64>,
 }
 
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// What is told in a line; `None` for what the command does not do.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Told {
-    pub(crate) sent: Option<u64>,
-    pub(crate) received: Option<u64>,
-    pub(crate) lost: Option<u64>,
-}
 
 impl Progress {
     /// Lines from `now` on.
@@ -44,7 +35,7 @@ impl Progress {
             Show::Always => true,
             Show::Never => false,
         };
-        Self { is_shown, begin: now, next: now + INTERVAL, sent: 0, received: 0 }
+        Self { is_shown, begin: now, next: now + INTERVAL, last: Vec::new() }
     }
 
     /// Whether an interval is over at `now`: once for each.
@@ -57,24 +48,21 @@ impl Progress {
         true
     }
 
-    /// Prints the line of the interval that is over.
-    pub(crate) fn tell(&mut self, now: Duration, told: Told) -> io::Result<()> {
-        let since = |new: Option<u64>, old: &mut u64| new.map(|n| n - std::mem::replace(old, n));
-        let (sent, received) = (since(told.sent, &mut self.sent), since(told.received, &mut self.received));
+    /// Prints the line of the interval that is over: of some counts the rate since the last line, of one the whole.
+    pub(crate) fn tell(&mut self, now: Duration, rates: &[(&str, u64)], whole: (&str, u64)) -> io::Result<()> {
+        self.last.resize(rates.len(), 0);
+        let since = self.last.iter_mut().zip(rates).map(|(last, (name, count))| {
+            let before = std::mem::replace(last, *count);
+            (*name, (count - before) as f64 / INTERVAL.as_secs_f64())
+        });
+        let since: Vec<(&str, f64)> = since.collect();
         if !self.is_shown {
             return Ok(());
         }
         let mut out = io::stderr().lock();
         write!(out, "{:4} s", now.saturating_sub(self.begin).as_secs())?;
-        for (what, packets) in [("sent", sent), ("received", received)] {
-            if let Some(packets) = packets {
-                write!(out, "  {what} {}", Rate::of(packets, 0, INTERVAL.as_secs_f64()))?;
-            }
-        }
-        if let Some(lost) = told.lost {
-            write!(out, "  lost {lost}")?;
-        }
-        writeln!(out)
+        since.iter().try_for_each(|(name, rate)| write!(out, "  {name} {}/s", scaled(*rate)))?;
+        writeln!(out, "  {} {}", whole.0, whole.1)
     }
 }
 
@@ -90,8 +78,7 @@ mod tests {
         assert!(progress.is_due(at(1000)));
         assert!(!progress.is_due(at(1500)));
         assert!(progress.is_due(at(2500)));
-        let told = |sent| Told { sent: Some(sent), ..Told::default() };
-        progress.tell(at(2500), told(10)).unwrap();
-        assert_eq!(progress.sent, 10);
+        progress.tell(at(2500), &[("sent", 10), ("received", 7)], ("lost", 3)).unwrap();
+        assert_eq!(progress.last, [10, 7]);
     }
 }

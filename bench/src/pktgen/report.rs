@@ -30,14 +30,18 @@ impl Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scaled = |value: f64| match value {
-            v if v >= 1e9 => format!("{:.3} G", v / 1e9),
-            v if v >= 1e6 => format!("{:.3} M", v / 1e6),
-            v if v >= 1e3 => format!("{:.2} k", v / 1e3),
-            v => format!("{v:.0} "),
-        };
         write!(f, "{}pps", scaled(self.packets_per_second))?;
         if self.bits_per_second > 0.0 { write!(f, ", {}bit/s", scaled(self.bits_per_second)) } else { Ok(()) }
+    }
+}
+
+/// A number with the factor that suits it, before which a unit may stand.
+pub(crate) fn scaled(value: f64) -> String {
+    match value {
+        v if v >= 1e9 => format!("{:.3} G", v / 1e9),
+        v if v >= 1e6 => format!("{:.3} M", v / 1e6),
+        v if v >= 1e3 => format!("{:.2} k", v / 1e3),
+        v => format!("{v:.0} "),
     }
 }
 

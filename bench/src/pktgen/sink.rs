@@ -16,7 +16,7 @@ use crate::cli::{Format, Hardware, IdleArg};
 use crate::error::PktgenError;
 use crate::link::{self, Place, PortRange, Receive};
 use crate::measure::{Collector, LatencyLog, Received, Runs};
-use crate::progress::{Progress, Show, Told};
+use crate::progress::{Progress, Show};
 use crate::report::{self, LinkReport};
 use crate::stop::{Bounds, Stop};
 
@@ -131,8 +131,7 @@ fn collect(
         }
         if progress.is_due(now) {
             collector.interval(|latency| log.interval(latency, now));
-            let (received, lost) = (Some(collector.frames), Some(collector.lost()));
-            progress.tell(now, Told { received, lost, ..Told::default() })?;
+            progress.tell(now, &[("received", collector.frames)], ("lost", collector.lost()))?;
         }
         if patience.is_over(taken) {
             ports.wait(Patience::NAP);

@@ -10,7 +10,7 @@ use dataplane::worker::Idle;
 
 use crate::generate::{Generator, Sent, Stream};
 use crate::measure::{Collector, LatencyLog, Received, Runs};
-use crate::progress::{Progress, Told};
+use crate::progress::Progress;
 use crate::stop::Stop;
 
 /// Where packets leave and where they are expected.
@@ -93,7 +93,7 @@ pub(crate) fn run<P: Ports>(
         let sent = generator.turn(&mut ends.out, PORT, now);
         let received = ends.collect(collector.as_mut());
         if progress.is_due(now) {
-            tell(progress, log, now, Some(&generator), collector.as_mut())?;
+            tell(progress, log, now, &generator, collector.as_mut())?;
         }
         if sent == 0 && received == 0 && order.idle != Idle::Busy {
             ends.rest(generator.next(now).saturating_sub(clock::since_boot()));
@@ -134,15 +134,13 @@ fn tell(
     progress: &mut Progress,
     log: &mut LatencyLog,
     now: Duration,
-    generator: Option<&Generator>,
+    generator: &Generator,
     collector: Option<&mut Collector>,
 ) -> io::Result<()> {
-    let mut told = Told { sent: generator.map(|g| g.sent().packets), ..Told::default() };
-    if let Some(collector) = collector {
-        collector.interval(|latency| log.interval(latency, now));
-        (told.received, told.lost) = (Some(collector.frames), Some(collector.lost()));
-    }
-    progress.tell(now, told)
+    let Sent { packets, stalls, .. } = generator.sent();
+    let Some(collector) = collector else { return progress.tell(now, &[("sent", packets)], ("stalls", stalls)) };
+    collector.interval(|latency| log.interval(latency, now));
+    progress.tell(now, &[("sent", packets), ("received", collector.frames)], ("lost", collector.lost()))
 }
 
 impl<P: Ports> Ends<P> {

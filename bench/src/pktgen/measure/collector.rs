@@ -9,7 +9,7 @@ use dataplane::port::{Burst, Ports};
 use dataplane::wire::{checksum, number, parse, udp};
 use serde::Serialize;
 
-use super::{Latency, LatencyResult, Tally};
+use super::{Latency, LatencyResult, Recorder, Tally};
 use crate::report::Rate;
 use crate::stream::Probe;
 
@@ -36,9 +36,7 @@ pub(crate) struct Collector {
     pub(crate) bytes: u64,
     foreign: u64,
     bad_checksum: u64,
-    /// Since the last call of [`Collector::interval`].
-    latency: Latency,
-    whole: Latency,
+    latency: Recorder,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +79,6 @@ pub(crate) struct StreamResult {
 impl Collector {
     /// One that counts the probes of `runs`.
     pub(crate) fn new(runs: Runs) -> Result<Self, hdrhistogram::CreationError> {
-        let latency = Latency::new()?;
         Ok(Self {
             runs,
             streams: Vec::new(),
@@ -90,8 +87,7 @@ impl Collector {
             bytes: 0,
             foreign: 0,
             bad_checksum: 0,
-            whole: latency.clone(),
-            latency,
+            latency: Recorder::new()?,
         })
     }
 
@@ -156,9 +152,7 @@ impl Collector {
 
     /// The latency since the last call, which is added to the whole and begins anew; `visit` may keep it.
     pub(crate) fn interval(&mut self, visit: impl FnOnce(&Latency)) {
-        visit(&self.latency);
-        self.whole.add(&self.latency);
-        self.latency.clear();
+        self.latency.interval(visit);
     }
 
     /// Probes of all streams.
@@ -174,7 +168,6 @@ impl Collector {
     /// The result. `sent` has the packets of each stream, where the sender is known; else what is missing after the
     /// last packet that came is not known either.
     pub(crate) fn result(&mut self, sent: Option<&[u64]>) -> Received {
-        self.interval(|_| ());
         if let (Runs::Only(run), Some(sent)) = (self.runs, sent) {
             // A stream of which nothing came is lost, too.
             for stream in 0..sent.len() {
@@ -201,7 +194,7 @@ impl Collector {
             lost: sum(|s| s.lost),
             reordered: sum(|s| s.reordered),
             duplicates: sum(|s| s.duplicates),
-            latency: self.whole.result(),
+            latency: self.latency.result(),
             streams,
         }
     }

@@ -3,6 +3,7 @@
 //! The first is corrected for coordinated omission: what the sender could not send in time was kept waiting, and its
 //! wait counts. The second is what a sender that excuses itself would report. Where both agree, the sender kept up.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -111,18 +112,58 @@ impl Percentiles {
     }
 }
 
+impl fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |ns: u64| ns as f64 / 1e3;
+        let Self { p50, p99, p999, p9999, max, .. } = *self;
+        write!(f, "p50 {:.1}, p99 {:.1}, p99.9 {:.1}", us(p50), us(p99), us(p999))?;
+        write!(f, ", p99.99 {:.1}, max {:.1}", us(p9999), us(max))
+    }
+}
+
 impl LatencyResult {
     /// Two lines, in microseconds.
     pub(crate) fn text(&self, out: &mut impl Write) -> io::Result<()> {
-        for (name, p) in [("since due ", self.corrected_ns), ("since sent", self.uncorrected_ns)] {
-            let us = |ns: u64| ns as f64 / 1e3;
-            let tail = format!("p99.99 {:.1}, max {:.1}", us(p.p9999), us(p.max));
-            writeln!(out, "  µs {name}  p50 {:.1}, p99 {:.1}, p99.9 {:.1}, {tail}", us(p.p50), us(p.p99), us(p.p999))?;
-        }
+        writeln!(out, "  µs since due   {}", self.corrected_ns)?;
+        writeln!(out, "  µs since sent  {}", self.uncorrected_ns)?;
         if self.impossible > 0 {
             writeln!(out, "  {} packets came before they were sent: are these two machines?", self.impossible)?;
         }
         Ok(())
+    }
+}
+
+/// Latency since the last interval, and of all intervals before it.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder {
+    recent: Latency,
+    before: Latency,
+}
+
+impl Recorder {
+    /// Nothing noted yet.
+    pub(crate) fn new() -> Result<Self, hdrhistogram::CreationError> {
+        let recent = Latency::new()?;
+        Ok(Self { before: recent.clone(), recent })
+    }
+
+    /// As [`Latency::note`].
+    #[inline]
+    pub(crate) fn note(&mut self, now: Duration, due: Duration, late: Duration) {
+        self.recent.note(now, due, late);
+    }
+
+    /// Ends the interval, which `visit` may keep.
+    pub(crate) fn interval(&mut self, visit: impl FnOnce(&Latency)) {
+        visit(&self.recent);
+        self.before.add(&self.recent);
+        self.recent.clear();
+    }
+
+    /// The percentiles of all intervals; ends the last one.
+    pub(crate) fn result(&mut self) -> Option<LatencyResult> {
+        self.interval(|_| ());
+        self.before.result()
     }
 }
 

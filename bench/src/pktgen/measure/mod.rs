@@ -5,5 +5,5 @@ mod latency;
 mod tally;
 
 pub(crate) use collector::{Collector, Received, Runs};
-pub(crate) use latency::{Latency, LatencyLog, LatencyResult};
+pub(crate) use latency::{Latency, LatencyLog, LatencyResult, Recorder};
 pub(crate) use tally::Tally;

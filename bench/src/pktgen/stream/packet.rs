@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use clap::ValueEnum;
 use dataplane::ident::{Endpoint, MacAddr};
-use dataplane::wire::{EtherType, checksum, number};
+use dataplane::wire::{EtherType, TcpFlags, checksum, number, tcp};
 use serde::Deserialize;
 
 use super::Probe;
+use crate::tcp::Segment;
 
 /// What a stream is made of.
 #[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -34,25 +35,27 @@ pub(crate) struct Packet {
     pub(crate) from: Endpoint,
     /// Of the same family as `from`.
     pub(crate) to: Endpoint,
-    /// Bytes of the frame without FCS; headers and probe get what they need.
+    /// Bytes of the frame of a datagram without FCS; headers and probe get what they need.
     pub(crate) size: u16,
 }
 
 const ETHERNET: usize = 14;
 const UDP: usize = 8;
-/// With an MSS, as every real SYN has.
-const SYN: usize = 24;
-const SYN_FLAG: u8 = 0x02;
+/// The option that every real SYN has.
+const MSS: usize = 4;
+/// Not scaled.
+const WINDOW: u16 = 0xffff;
 const HOPS: u8 = 64;
 
 impl Packet {
-    /// Bytes of the frame of this packet.
-    pub(crate) fn length(&self, kind: Kind) -> usize {
-        let payload = match kind {
-            Kind::Udp => UDP + Probe::LENGTH,
-            Kind::Syn => SYN,
-        };
-        usize::from(self.size).max(self.transport() + payload)
+    /// Bytes of the frame with a datagram.
+    pub(crate) fn udp_length(&self) -> usize {
+        usize::from(self.size).max(self.transport() + UDP + Probe::LENGTH)
+    }
+
+    /// Bytes of the frame with a segment, which has no more than it needs.
+    pub(crate) fn tcp_length(&self, segment: &Segment<'_>) -> usize {
+        self.transport() + tcp_header(segment) + segment.payload.len()
     }
 
     /// Writes a datagram over `frame`, which has [`Packet::length`] bytes. Its payload is the probe and zeros.
@@ -69,23 +72,32 @@ impl Packet {
         self.write(number::UDP, &header, frame);
     }
 
-    /// Writes a SYN with this initial sequence number over `frame`, which has [`Packet::length`] bytes.
+    /// Writes a segment over `frame`, which has [`Packet::tcp_length`] bytes.
     #[inline]
-    pub(crate) fn write_syn(&self, sequence: u32, frame: &mut [u8]) {
-        let mut header = [0; SYN];
+    pub(crate) fn write_tcp(&self, segment: &Segment<'_>, frame: &mut [u8]) {
+        let mut header = [0; tcp::LENGTH + MSS];
+        let used = tcp_header(segment);
         header[..2].copy_from_slice(&self.from.port.to_wire());
         header[2..4].copy_from_slice(&self.to.port.to_wire());
-        header[4..8].copy_from_slice(&sequence.to_be_bytes());
-        header[12] = (SYN as u8 / 4) << 4;
-        header[13] = SYN_FLAG;
-        header[14..16].copy_from_slice(&0xffff_u16.to_be_bytes());
-        let mss: u16 = if self.from.address.is_ipv4() { 1460 } else { 1440 };
-        header[20..22].copy_from_slice(&[2, 4]);
-        header[22..24].copy_from_slice(&mss.to_be_bytes());
-        let length = frame.len().saturating_sub(self.transport());
-        let sum = checksum::transport(self.pseudo(number::TCP, length), number::TCP, &header);
+        header[4..8].copy_from_slice(&segment.sequence.to_be_bytes());
+        header[8..12].copy_from_slice(&segment.acknowledgement.to_be_bytes());
+        header[12] = (used as u8 / 4) << 4;
+        header[13] = segment.flags.byte();
+        header[14..16].copy_from_slice(&WINDOW.to_be_bytes());
+        if used > tcp::LENGTH {
+            let mss: u16 = if self.from.address.is_ipv4() { 1460 } else { 1440 };
+            header[20..22].copy_from_slice(&[2, 4]);
+            header[22..24].copy_from_slice(&mss.to_be_bytes());
+        }
+        let header = &mut header[..used];
+        let below = self.pseudo(number::TCP, used + segment.payload.len());
+        let sum = checksum::transport(below + checksum::sum(segment.payload), number::TCP, header);
         header[16..18].copy_from_slice(&sum);
-        self.write(number::TCP, &header, frame);
+        self.write(number::TCP, header, frame);
+        if let Some(payload) = frame.get_mut(self.transport() + used..) {
+            let length = payload.len().min(segment.payload.len());
+            payload[..length].copy_from_slice(&segment.payload[..length]);
+        }
     }
 
     /// Link and IP header, then `front`, then zeros, which no sum notices.
@@ -136,6 +148,11 @@ impl Packet {
             (from, to) => checksum::pseudo(&v4(from), protocol, length) + checksum::sum(&v4(to)),
         }
     }
+}
+
+/// Length of a segment's header.
+fn tcp_header(segment: &Segment<'_>) -> usize {
+    tcp::LENGTH + if segment.flags.contains(TcpFlags::SYN) { MSS } else { 0 }
 }
 
 /// The octets of an IPv4 address. Streams never mix families, see `Spec`.
@@ -205,7 +222,7 @@ mod tests {
         for family in [4, 6] {
             for size in [60, 61, 590, 1514] {
                 let packet = packet(family, size);
-                let mut frame = vec![0xff; packet.length(Kind::Udp)];
+                let mut frame = vec![0xff; packet.udp_length()];
                 packet.write_udp(&probe, &mut frame);
                 let parsed = checked(&frame);
                 let Some(TransportSlice::Udp(udp)) = &parsed.transport else { panic!("no UDP") };
@@ -221,13 +238,28 @@ mod tests {
     fn a_syn_offers_an_mss_and_nothing_else() {
         for family in [4, 6] {
             let packet = packet(family, 60);
-            let mut frame = vec![0xff; packet.length(Kind::Syn)];
-            packet.write_syn(0x0102_0304, &mut frame);
+            let segment = Segment { sequence: 0x0102_0304, acknowledgement: 0, flags: TcpFlags::SYN, payload: &[] };
+            let mut frame = vec![0xff; packet.tcp_length(&segment)];
+            packet.write_tcp(&segment, &mut frame);
             let parsed = checked(&frame);
             let Some(TransportSlice::Tcp(tcp)) = &parsed.transport else { panic!("no TCP") };
             assert_eq!(tcp.sequence_number(), 0x0102_0304);
             assert!(tcp.syn() && !tcp.ack() && !tcp.rst() && !tcp.fin());
             assert_eq!(tcp.options_iterator().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_segment_carries_its_payload_whatever_its_length() {
+        for payload in [&b""[..], b"G", b"GET / HTTP/1.0"] {
+            let packet = packet(6, 0);
+            let flags = TcpFlags::ACK.with(TcpFlags::PSH);
+            let segment = Segment { sequence: 1, acknowledgement: 2, flags, payload };
+            let mut frame = vec![0xff; packet.tcp_length(&segment)];
+            packet.write_tcp(&segment, &mut frame);
+            let parsed = checked(&frame);
+            let Some(TransportSlice::Tcp(tcp)) = &parsed.transport else { panic!("no TCP") };
+            assert_eq!((tcp.payload(), tcp.acknowledgment_number()), (payload, 2));
         }
     }
 }

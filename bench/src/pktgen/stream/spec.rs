@@ -23,7 +23,7 @@ pub(crate) struct Spec {
     #[arg(long, value_name = "ENDPOINTS", required = false, required_unless_present = "file")]
     #[serde(deserialize_with = "parsed")]
     pub(crate) to: Endpoints,
-    /// Bytes of the frames without FCS: 60, 60-1514, imix, or sizes with weights, 60:7,590:4,1514:1
+    /// Bytes of the frames without FCS, of datagrams: 60, 60-1514, imix, or sizes with weights, 60:7,590:4,1514:1
     #[arg(long, default_value_t)]
     #[serde(default, deserialize_with = "parsed")]
     pub(crate) size: Sizes,
