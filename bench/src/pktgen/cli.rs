@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::worker::Idle;
 
 use crate::error::PktgenError;
-use crate::{connect, reflect, send, serve, sink, wire};
+use crate::{connect, reflect, search, send, serve, sink, wire};
 
 /// Sends, receives and measures packets by AF_XDP, on both sides of a director.
 ///
@@ -22,6 +22,7 @@ pub(crate) enum Command {
     Send(Box<send::SendArgs>),
     Sink(sink::SinkArgs),
     Reflect(reflect::ReflectArgs),
+    Search(Box<search::SearchArgs>),
     Connect(Box<connect::ConnectArgs>),
     Serve(serve::ServeArgs),
     Wire(wire::WireArgs),

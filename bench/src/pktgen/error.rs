@@ -30,6 +30,8 @@ pub(crate) enum PktgenError {
     NoNextHop { place: String, to: IpAddr, why: String },
     #[error("nothing to send: give --to, or --file")]
     NoStream,
+    #[error("a search has to know what is lost: say with --receive where packets arrive or come back")]
+    NoReceiver,
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]

@@ -5,6 +5,7 @@
 // Help texts come from comments and are not markdown.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
 
+mod bisection;
 mod cli;
 mod connect;
 mod error;
@@ -16,12 +17,15 @@ mod number;
 mod progress;
 mod reflect;
 mod report;
+mod search;
 mod send;
 mod serve;
 mod sink;
 mod stop;
 mod stream;
 mod tcp;
+#[cfg(test)]
+mod through_sluice;
 mod trial;
 mod wire;
 
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::Sink(args) => sink::run(&args),
         Command::Reflect(args) => reflect::run(&args),
+        Command::Search(args) => search::run(&args),
         Command::Connect(args) => connect::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Wire(args) => wire::run(&args),

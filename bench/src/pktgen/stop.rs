@@ -50,6 +50,11 @@ impl Stop {
         Ok(Self { signal, deadline: clock::since_boot() + duration })
     }
 
+    /// The same signal with an earlier end: for one of several parts of a run.
+    pub(crate) fn part(&self, deadline: Duration) -> Self {
+        Self { signal: Arc::clone(&self.signal), deadline: deadline.min(self.deadline) }
+    }
+
     /// Whether it is time, at `now` since boot.
     #[inline]
     pub(crate) fn is_reached(&self, now: Duration) -> bool {

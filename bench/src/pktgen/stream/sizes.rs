@@ -27,6 +27,11 @@ impl Sizes {
         self.pattern.get(index).copied().unwrap_or(SMALLEST)
     }
 
+    /// Their mean.
+    pub(crate) fn mean(&self) -> f64 {
+        self.pattern.iter().copied().map(f64::from).sum::<f64>() / self.pattern.len() as f64
+    }
+
     /// The largest of them.
     pub(crate) fn largest(&self) -> u16 {
         self.pattern.iter().copied().max().unwrap_or(SMALLEST)
