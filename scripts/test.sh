@@ -103,7 +103,7 @@ table() {
 
 rust_steps() {
   run fmt 5 cargo fmt --all --check
-  run build 30 cargo build --locked --profile lab -p sluice
+  run build 30 cargo build --locked --profile lab -p sluice -p sluice-bench
   run clippy 30 cargo clippy --locked --workspace --all-targets -- -D warnings
   run unit 40 "$TESTS/cargo-tests.sh" unit
   run root 20 "$TESTS/cargo-tests.sh" root
@@ -156,6 +156,7 @@ lab_steps() {
   run lab-persistence 5 "$TESTS/lab-persistence.sh"
   run lab-rules 5 "$TESTS/lab-rules.sh"
   run lab-cleanup 5 "$TESTS/lab-cleanup.sh"
+  run lab-pktgen 15 "$TESTS/lab-pktgen.sh"
 }
 
 long_steps() {
