@@ -34,7 +34,7 @@ pub(crate) struct Opened {
     pub(crate) mtu: u32,
     /// What the programs and sockets count.
     pub(crate) counters: LinkCounters,
-    /// The ports. Dropped last: a program never outlives its sockets' being counted.
+    /// The ports. Dropped after the programs, so that none gives frames to sockets that are gone.
     pub(crate) ports: XskPorts,
 }
 
