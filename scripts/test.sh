@@ -115,8 +115,8 @@ rust_steps() {
 
 lab_steps() {
   # What a transfer by the SYN proxy may cost, in per cent of the rate without it: long ones can be compared.
-  local mode queues requests size=64 least=33
-  [ -z "$full" ] || { size=1024 least=90; }
+  local mode queues requests size=64 least=33 rounds=1
+  [ -z "$full" ] || { size=1024 least=90 rounds=3; }
   run lab-topology 5 "$TESTS/lab-topology.sh"
   run lab-configs 5 "$TESTS/lab-configs.sh"
   run bad-input 5 "$TESTS/bad-input.sh"
@@ -139,7 +139,7 @@ lab_steps() {
   done
   run lab-fragments-nat-1-queue 5 "$TESTS/lab-fragments.sh" nat 1
   for queues in 1 2; do
-    run "lab-synproxy-$queues-queues" 20 "$TESTS/lab-synproxy.sh" $queues $size $least
+    run "lab-synproxy-$queues-queues" 30 "$TESTS/lab-synproxy.sh" $queues $size $least $rounds
   done
   run lab-tunnel 5 "$TESTS/lab-tunnel.sh"
   run lab-limits 5 "$TESTS/lab-limits.sh"
