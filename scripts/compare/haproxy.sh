@@ -134,7 +134,8 @@ with() {
   local peer=$1
   shift
   "start_$peer"
-  wait_until 10 answers || { tail -n 20 "$LAB/$peer.log" >&2; die "$peer: no answer from $URL within 10 s"; }
+  # Twenty attempts, of a second at most each.
+  wait_until 1 answers || { tail -n 20 "$LAB/$peer.log" >&2; die "$peer: no answer from $URL"; }
   "$@" "$peer"
   "stop_$peer"
 }

@@ -120,6 +120,7 @@ passes() {
 measure() { # PEER
   local peer=$1 before after begin end
   start "$peer"
+  # Twenty attempts, of half a second each.
   if ! wait_until 1 passes "$peer"; then
     tail -n 20 "$WORK/forwarder.log" "$WORK/generator.log" >&2
     die "$peer: nothing comes out at the other end"
