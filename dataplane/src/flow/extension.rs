@@ -198,7 +198,7 @@ impl Extension {
     }
 
     /// A record with these values, of no table.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub(crate) fn of(new: &NewExtension) -> Self {
         let record = Self::free();
         record.write(new);
