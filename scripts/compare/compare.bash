@@ -70,7 +70,8 @@ compare_end() {
   local file=$SLUICE_TARGET/compare/$COMPARE_NAME.json
   mkdir -p "${file%/*}"
   jq -n --arg name "$COMPARE_NAME" --arg date "$(date -u +%FT%TZ)" --arg commit "$(commit)" \
-    --argjson machine "$(machine)" --argjson busy "${COMPARE_BUSY:-null}" --slurpfile rows "$COMPARE_ROWS" --slurpfile targets "$COMPARE_TARGETS" \
+    --argjson machine "$(machine)" --argjson busy "${COMPARE_BUSY:-null}" \
+    --slurpfile rows "$COMPARE_ROWS" --slurpfile targets "$COMPARE_TARGETS" \
     '{name: $name, date: $date, machine: $machine, commit: $commit,
       busy_before_percent: $busy, rows: $rows, targets: $targets}' >"$file"
   say ''
@@ -103,7 +104,7 @@ machine() {
 # ---- figures -----------------------------------------------------------------------------
 
 # calc EXPRESSION: by awk; comparisons give 1 or 0.
-calc() { awk "BEGIN { print ($1) + 0 }" OFMT=%.9g; }
+calc() { awk -v OFMT=%.9g "BEGIN { print ($1) + 0 }"; }
 
 # round VALUE DIGITS
 round() { awk -v value="$1" -v digits="$2" 'BEGIN { printf "%.*f\n", digits, value }'; }

@@ -9,7 +9,8 @@
 #   --quick       one round of one second: does everything run?
 #   PEER          routing, wire, haproxy, nginx, sluice (all; haproxy and wire are needed for the judged figures)
 #
-# Needs root, installs haproxy, nginx with its stream module and wrk (Debian packages) where they are missing, works in network namespaces of its own. About 4 minutes. docs/compare.md explains the figures.
+# Needs root, installs haproxy, nginx with its stream module and wrk (Debian packages) where they are missing,
+# works in network namespaces of its own. About 4 minutes. docs/compare.md explains the figures.
 set -euo pipefail
 # shellcheck source=compare.bash
 . "$(dirname "$0")/compare.bash"
@@ -17,7 +18,6 @@ set -euo pipefail
 VIP=10.20.0.100
 URL=http://$VIP:8080/
 CONNECTIONS=48
-# What wrk finds when the peer takes as much as it can, and what sluice-httpload finds at an equal rate for all.
 rounds=3 seconds=3
 peers=() servers=() balancer=()
 

@@ -104,7 +104,8 @@ vip_of() {
 
 generate() { # VIP DURATION RATE
   ip netns exec "${NET}gen" "$PKTGEN" send g0 --core $GENERATOR_CORE --idle busy --duration "$2" --rate "$3" --size 60 \
-    --from "$GEN_ADDRESS:10000-$((9999 + flows))" --to "$1:$UDP_PORT" --to-mac "$(mac dut eth0)" --format json >"$WORK/generator.json" 2>"$WORK/generator.log" &
+    --from "$GEN_ADDRESS:10000-$((9999 + flows))" --to "$1:$UDP_PORT" --to-mac "$(mac dut eth0)" \
+    --format json >"$WORK/generator.json" 2>"$WORK/generator.log" &
   generator=$!
 }
 
