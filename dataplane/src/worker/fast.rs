@@ -13,8 +13,9 @@ use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Likely, flag};
 use crate::forward::plain::{self, Transport};
+use crate::forward::tun::Outer;
 use crate::ident::PortIndex;
-use crate::next_hop::NextHops;
+use crate::next_hop::{NextHops, PlainHop};
 use crate::port::{Frame, Ports};
 use crate::rules::Scope;
 use crate::service::{DestinationSlot, Method, Services};
@@ -108,17 +109,10 @@ impl<'a> Fast<'a> {
             match (destination.method, &destination.outer) {
                 (Method::Dr, _) => F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link),
                 (Method::Tun, Some(outer)) => {
-                    let overhead = outer.length();
-                    if length + overhead > usize::from(hop.mtu) || frame.head() < overhead {
+                    if length + outer.length() > usize::from(hop.mtu) || frame.head() < outer.length() {
                         return Some(frame);
                     }
-                    F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link);
-                    // Without what pads the Ethernet frame. There is room.
-                    frame.set_len(plain::L3 + length);
-                    let _ = frame.grow_front(overhead);
-                    hands.next_id = hands.next_id.wrapping_add(1);
-                    let id = hands.next_id;
-                    plain::encapsulate(hands.ports.bytes_mut(&mut frame), &hop.link, outer, id);
+                    encapsulate::<F, P>(hands, &mut frame, length, hop, outer);
                 }
                 _ => return Some(frame),
             }
@@ -176,5 +170,24 @@ impl<'a> Fast<'a> {
             traffic.sent.packets.add(frames);
             traffic.sent.bytes.add(bytes);
         }
+    }
+}
+
+/// Sends a packet of so many bytes on in an outer one, for which there is room in front.
+#[inline(always)]
+fn encapsulate<F: Path, P: Ports>(
+    hands: &mut Hands<P>,
+    frame: &mut Frame,
+    length: usize,
+    hop: &PlainHop,
+    outer: &Outer,
+) {
+    F::route_plain(hands.ports.bytes_mut(frame), &hop.link);
+    // Without what pads the Ethernet frame.
+    frame.set_len(plain::L3 + length);
+    if frame.grow_front(outer.length()) {
+        hands.next_id = hands.next_id.wrapping_add(1);
+        let id = hands.next_id;
+        plain::encapsulate(hands.ports.bytes_mut(frame), &hop.link, outer, id);
     }
 }
