@@ -116,13 +116,17 @@ fn linger<P: Ports>(ends: &mut Ends<P>, collector: &mut Collector, time: Duratio
     let begin = clock::since_boot();
     let mut last = begin;
     loop {
+        // Read before it is looked whether something came: however long this thread was kept from running, what waits is
+        // taken before the time is over.
         let now = clock::since_boot();
         let since = |then| now.saturating_sub(then);
-        if collector.packets() >= sent || since(last) >= time || since(begin) >= LONGEST_LINGER {
+        if collector.packets() >= sent || since(begin) >= LONGEST_LINGER {
             return;
         }
         if ends.collect(Some(collector)) > 0 {
-            last = now;
+            last = clock::since_boot();
+        } else if since(last) >= time {
+            return;
         } else {
             ends.out.flush();
             ends.rest(Duration::from_millis(1));
