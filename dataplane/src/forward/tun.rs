@@ -182,23 +182,17 @@ impl Outer {
             Self::V4(header, sum) => {
                 let Some(out) = out.first_chunk_mut::<{ ipv4::LENGTH }>() else { return };
                 *out = *header;
-                let words = [
-                    [0, inside.traffic_class],
-                    ((ipv4::LENGTH + inner.len()) as u16).to_be_bytes(),
-                    id.to_be_bytes(),
-                    inside.dont_fragment.to_be_bytes(),
-                    [0, inside.protocol],
-                ];
+                let length = ((ipv4::LENGTH + inner.len()) as u16).to_be_bytes();
+                let (id, fragment) = (id.to_be_bytes(), inside.dont_fragment.to_be_bytes());
+                let word = |bytes| u64::from(u16::from_ne_bytes(bytes));
+                let class_and_protocol = word([0, inside.traffic_class]) + word([0, inside.protocol]);
+                let sum = sum + class_and_protocol + word(length) + word(id) + word(fragment);
                 out[ipv4::TOS] = inside.traffic_class;
-                put(out, ipv4::TOTAL_LENGTH, words[1]);
-                put(out, ipv4::ID, words[2]);
-                put(out, ipv4::FRAGMENT, words[3]);
+                put(out, ipv4::TOTAL_LENGTH, length);
+                put(out, ipv4::ID, id);
+                put(out, ipv4::FRAGMENT, fragment);
                 out[ipv4::PROTOCOL] = inside.protocol;
-                put(
-                    out,
-                    ipv4::CHECKSUM,
-                    checksum::field(sum + words.map(|word| checksum::sum_array(&word)).iter().sum::<u64>()),
-                );
+                put(out, ipv4::CHECKSUM, checksum::field(sum));
             }
             Self::V6(header) => {
                 let Some(out) = out.first_chunk_mut::<{ ipv6::LENGTH }>() else { return };

@@ -65,8 +65,8 @@ use limiter::Limiter;
 use syn_proxy::Handshakes;
 use watch::Watcher;
 
-/// Entries that a worker looks at for expiry in one turn, at least. At a million turns a second a table of ten million
-/// is gone through in less than a second.
+/// Entries that a worker looks at for expiry in one turn, at least, if the table has so many for each turn of a second. At
+/// a million turns a second a table of ten million is gone through in less than a second.
 const SWEEP_LEAST: u32 = 16;
 /// Entries for each millisecond since the last turn: a worker that sleeps passes a hundred thousand a second too.
 const SWEEP_RATE: u32 = 100;
@@ -270,7 +270,7 @@ impl<P: Ports> Worker<P> {
             syn_proxy::release(context, &mut self.hands);
         }
         self.hands.ports.flush();
-        sweep(context, &mut self.hands, budget(now.saturating_sub(self.last)));
+        sweep(context, &mut self.hands, now.saturating_sub(self.last));
         self.last = now;
         taken
     }
@@ -301,14 +301,17 @@ impl<P: Ports> Worker<P> {
     }
 }
 
-/// Entries to sweep when the last turn was so long ago.
-fn budget(since: Duration) -> u32 {
+/// Entries of a table of so many to sweep when the last turn was so long ago: as many as go through it in a second, if
+/// that is not more than a turn may do.
+fn budget(since: Duration, capacity: u32) -> u32 {
     let rate = u32::try_from(since.as_millis()).unwrap_or(u32::MAX).saturating_mul(SWEEP_RATE);
-    rate.clamp(SWEEP_LEAST, SWEEP_MOST)
+    let in_a_second = (since.as_micros() as u64).saturating_mul(u64::from(capacity)) / 1_000_000;
+    let once = u32::try_from(in_a_second).unwrap_or(u32::MAX).saturating_add(1);
+    rate.clamp(SWEEP_LEAST, SWEEP_MOST).min(once)
 }
 
-/// Ends some flows whose time is up, and passes a quiet point.
-fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
+/// Ends some flows whose time is up, and passes a quiet point. The last turn was `since` ago.
+fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) {
     let shared = context.shared;
     let ended = |slot: u32, activity: Activity, why: Ended| {
         if let Some(counts) = context.snapshot.services.counts(DestinationSlot(slot)) {
@@ -323,7 +326,7 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
             .add(1);
     };
     let mut farewells = Farewells::new();
-    shared.flows4.sweep(&mut hands.flows4, context.now, budget, |entry, why| {
+    shared.flows4.sweep(&mut hands.flows4, context.now, budget(since, shared.flows4.capacity()), |entry, why| {
         if persistence::is_rule_ended(context, entry) {
             return;
         }
@@ -331,7 +334,7 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, budget: u32) {
         fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
-    shared.flows6.sweep(&mut hands.flows6, context.now, budget, |entry, why| {
+    shared.flows6.sweep(&mut hands.flows6, context.now, budget(since, shared.flows6.capacity()), |entry, why| {
         if persistence::is_rule_ended(context, entry) {
             return;
         }
