@@ -93,10 +93,12 @@ fn two_workers_that_end_and_reuse_the_same_flows_agree_on_the_counts() {
     let mut director = Director::with_workers(&setup, 2);
     let now = director.now;
     let workers: Vec<_> = std::mem::take(&mut director.workers);
+    // As control does, so that no worker frees the last one that it had.
+    let mut kept = Vec::new();
     director.workers = std::thread::scope(|scope| {
         let started: Vec<_> = (1..).zip(workers).map(|(seed, w)| scope.spawn(move || race(w, seed, now))).collect();
         for _ in 0..200 {
-            director.shared.snapshot.store(Arc::new(setup.snapshot(&director.counts)));
+            kept.push(director.shared.snapshot.swap(Arc::new(setup.snapshot(&director.counts))));
             std::thread::sleep(Duration::from_millis(1));
         }
         started.into_iter().map(|thread| thread.join().unwrap()).collect()
