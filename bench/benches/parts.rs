@@ -116,23 +116,7 @@ fn schedulers(c: &mut Criterion) {
         .collect();
     let client = Endpoint { address: IpAddr::from([198, 51, 100, 7]), port: NetPort::new(40_000) };
     let arrival = Arrival { client, vip: IpAddr::from([203, 0, 113, 7]), now: Tick::new(0) };
-    let flags = HashFlags::default();
-    for kind in [
-        SchedulerKind::Rr,
-        SchedulerKind::Wrr,
-        SchedulerKind::Lc,
-        SchedulerKind::Wlc,
-        SchedulerKind::Fo,
-        SchedulerKind::Ovf,
-        SchedulerKind::Lblc,
-        SchedulerKind::Lblcr,
-        SchedulerKind::Dh,
-        SchedulerKind::Sh(flags),
-        SchedulerKind::Sed,
-        SchedulerKind::Nq,
-        SchedulerKind::Twos,
-        SchedulerKind::Mh(flags),
-    ] {
+    for kind in SchedulerKind::all(HashFlags::default()) {
         let state = ServiceState::default();
         state.prepare(kind);
         let scheduler = Scheduler::new(kind, &destinations);

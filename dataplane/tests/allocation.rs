@@ -70,23 +70,7 @@ fn traffic_without_order_needs_no_memory() {
 
 #[test]
 fn no_scheduler_and_no_limit_needs_memory() {
-    let hashed = HashFlags::default();
-    for scheduler in [
-        SchedulerKind::Rr,
-        SchedulerKind::Wrr,
-        SchedulerKind::Lc,
-        SchedulerKind::Wlc,
-        SchedulerKind::Fo,
-        SchedulerKind::Ovf,
-        SchedulerKind::Lblc,
-        SchedulerKind::Lblcr,
-        SchedulerKind::Dh,
-        SchedulerKind::Sh(hashed),
-        SchedulerKind::Sed,
-        SchedulerKind::Nq,
-        SchedulerKind::Twos,
-        SchedulerKind::Mh(hashed),
-    ] {
+    for scheduler in SchedulerKind::all(HashFlags::default()) {
         let mut setup = Setup { scheduler, ..Setup::new(Method::Nat) };
         let limit = |most| Some(Limit { most, refusal: Refusal::Reset });
         setup.settings.limits = ConnectionLimits { flows: limit(20), rate: limit(5) };

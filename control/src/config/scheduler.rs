@@ -5,24 +5,12 @@ use dataplane::sched::{Fallback, HashFlags, HashPort, SchedulerKind};
 use super::block::Statement;
 use super::lower::{Lower, either};
 
-/// All schedulers of IPVS.
-const SCHEDULERS: &[(&str, SchedulerKind)] = &[
-    ("rr", SchedulerKind::Rr),
-    ("wrr", SchedulerKind::Wrr),
-    ("lc", SchedulerKind::Lc),
-    ("wlc", SchedulerKind::Wlc),
-    ("fo", SchedulerKind::Fo),
-    ("ovf", SchedulerKind::Ovf),
-    ("lblc", SchedulerKind::Lblc),
-    ("lblcr", SchedulerKind::Lblcr),
-    ("dh", SchedulerKind::Dh),
-    ("sh", SchedulerKind::Sh(PLAIN)),
-    ("sed", SchedulerKind::Sed),
-    ("nq", SchedulerKind::Nq),
-    ("twos", SchedulerKind::Twos),
-    ("mh", SchedulerKind::Mh(PLAIN)),
-];
 const PLAIN: HashFlags = HashFlags { port: HashPort::Ignored, fallback: Fallback::Refuse };
+
+/// All schedulers of IPVS by their names.
+fn schedulers() -> [(&'static str, SchedulerKind); 14] {
+    SchedulerKind::all(PLAIN).map(|kind| (kind.name(), kind))
+}
 
 /// What a block says of its scheduler.
 #[derive(Default)]
@@ -38,7 +26,7 @@ impl Scheduling {
     /// Lowers `lb_algo`.
     pub(super) fn lower(&mut self, lower: &mut Lower<'_>, statement: &Statement) {
         self.said = true;
-        self.kind = lower.one(statement, "a scheduler").and_then(|word| lower.choice(word, "scheduler", SCHEDULERS));
+        self.kind = lower.one(statement, "a scheduler").and_then(|word| lower.choice(word, "scheduler", &schedulers()));
     }
 
     /// Lowers a flag. Those with the name of a scheduler have to follow its line, as in keepalived.
@@ -85,5 +73,5 @@ impl Scheduling {
 
 /// The names, for a message.
 pub(super) fn names() -> String {
-    either(&SCHEDULERS.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+    either(&schedulers().map(|(name, _)| name))
 }

@@ -65,6 +65,26 @@ pub enum SchedulerKind {
 }
 
 impl SchedulerKind {
+    /// All of them; those that hash do so with these flags.
+    pub const fn all(flags: HashFlags) -> [Self; 14] {
+        [
+            Self::Rr,
+            Self::Wrr,
+            Self::Lc,
+            Self::Wlc,
+            Self::Fo,
+            Self::Ovf,
+            Self::Lblc,
+            Self::Lblcr,
+            Self::Dh,
+            Self::Sh(flags),
+            Self::Sed,
+            Self::Nq,
+            Self::Twos,
+            Self::Mh(flags),
+        ]
+    }
+
     /// The name in keepalived.conf and ipvsadm.
     pub const fn name(self) -> &'static str {
         match self {

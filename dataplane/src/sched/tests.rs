@@ -40,23 +40,7 @@ fn sequence(kind: SchedulerKind, weights: &[u32], length: usize) -> String {
 
 /// Every scheduler, those that hash with a way out.
 fn all() -> [SchedulerKind; 14] {
-    let flags = HashFlags { fallback: Fallback::Walk, ..HashFlags::default() };
-    [
-        SchedulerKind::Rr,
-        SchedulerKind::Wrr,
-        SchedulerKind::Lc,
-        SchedulerKind::Wlc,
-        SchedulerKind::Fo,
-        SchedulerKind::Ovf,
-        SchedulerKind::Lblc,
-        SchedulerKind::Lblcr,
-        SchedulerKind::Dh,
-        SchedulerKind::Sh(flags),
-        SchedulerKind::Sed,
-        SchedulerKind::Nq,
-        SchedulerKind::Twos,
-        SchedulerKind::Mh(flags),
-    ]
+    SchedulerKind::all(HashFlags { fallback: Fallback::Walk, ..HashFlags::default() })
 }
 
 /// The answers of IPVS itself, as scripts/vm/sequences.sh took them in the virtual machine.
