@@ -294,19 +294,34 @@ fn insert_uncounted<'s, F: Path, P: Ports>(
     for attempt in 0..tries {
         let reverse = reverse_key::<F>(keyed.key, destination, is_local, attempt)?;
         let new = NewFlow { reverse, ..new };
-        match F::table(context.shared).insert(F::part(hands), &new) {
-            Insert::Created(flow) => return Ok(Some(Opened::Created(flow, destination))),
-            Insert::Adopted(flow) => {
-                context.counters.event(Event::FlowAdopted).add(1);
-                return Ok(Some(Opened::Adopted(flow)));
-            }
-            Insert::ReverseTaken => {}
-            Insert::Contended => return Err(Drop::InsertContended),
-            Insert::Full => return Err(Drop::TableFull),
-            Insert::NoExtension => return Err(Drop::NoExtension),
+        let inserted = F::table(context.shared).insert(F::part(hands), &new);
+        if let Some(opened) = outcome(context, inserted, destination)? {
+            return Ok(Some(opened));
         }
     }
     Ok(None)
+}
+
+/// What became of an insert; `None` where another flow has the reverse key.
+///
+/// # Errors
+/// The reason for which the packet is to be dropped.
+pub(super) fn outcome<'s>(
+    context: Context<'_>,
+    inserted: Insert,
+    destination: &'s Destination,
+) -> Result<Option<Opened<'s>>, Drop> {
+    match inserted {
+        Insert::Created(flow) => Ok(Some(Opened::Created(flow, destination))),
+        Insert::Adopted(flow) => {
+            context.counters.event(Event::FlowAdopted).add(1);
+            Ok(Some(Opened::Adopted(flow)))
+        }
+        Insert::ReverseTaken => Ok(None),
+        Insert::Contended => Err(Drop::InsertContended),
+        Insert::Full => Err(Drop::TableFull),
+        Insert::NoExtension => Err(Drop::NoExtension),
+    }
 }
 
 /// How replies of the server will be keyed: to the client; from a server on the director itself, to an address and

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::admit::Opened;
+use super::admit::{self, Opened};
 use super::pass::Keyed;
 use super::path::Path;
 use super::{Context, Hands, introduce, reply};
@@ -55,19 +55,12 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
             destination_port: NetPort::ANY,
             protocol: new.forward.protocol,
         };
-        match insert_from(context, hands, (local, locals.ports, replies), back, new) {
-            Insert::Created(flow) => {
-                local.pair.begin();
-                return Ok(Some(Opened::Created(flow, destination)));
-            }
-            Insert::Adopted(flow) => {
-                context.counters.event(Event::FlowAdopted).add(1);
-                return Ok(Some(Opened::Adopted(flow)));
-            }
-            Insert::ReverseTaken => {}
-            Insert::Contended => return Err(Drop::InsertContended),
-            Insert::Full => return Err(Drop::TableFull),
-            Insert::NoExtension => return Err(Drop::NoExtension),
+        let inserted = insert_from(context, hands, (local, locals.ports, replies), back, new);
+        if let Insert::Created(_) = inserted {
+            local.pair.begin();
+        }
+        if let Some(opened) = admit::outcome(context, inserted, destination)? {
+            return Ok(Some(opened));
         }
     }
     Ok(None)
