@@ -7,16 +7,11 @@
 
 use super::tun::Outer;
 use crate::wire::checksum::Delta;
+use crate::wire::plain::{L3, L4_V4, L4_V6};
 use crate::wire::{ipv4, ipv6, tcp, udp};
 
 /// Length of an Ethernet header's addresses.
 pub const LINK: usize = 12;
-/// Offset of the IP header.
-pub const L3: usize = 14;
-/// Offset of the transport header behind IPv4.
-pub const L4_V4: usize = L3 + ipv4::LENGTH;
-/// Offset of the transport header behind IPv6.
-pub const L4_V6: usize = L3 + ipv6::LENGTH;
 /// Bytes of a transport header up to the end of its checksum.
 const TCP_HEAD: usize = tcp::CHECKSUM + 2;
 const UDP_HEAD: usize = udp::CHECKSUM + 2;

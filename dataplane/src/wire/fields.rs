@@ -15,6 +15,12 @@ impl EtherType {
     pub const QINQ: [u8; 2] = [0x88, 0xa8];
 }
 
+/// The Ethernet header.
+pub mod ethernet {
+    /// Length without tags.
+    pub const LENGTH: usize = 14;
+}
+
 /// What both IP versions share.
 pub mod ip {
     /// The longest chain of IPv6 extension headers that is followed.

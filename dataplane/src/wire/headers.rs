@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{EtherType, Plain, TcpFlags, checksum, ip, ipv4, ipv6, number, sctp, tcp, udp};
+use super::{EtherType, Plain, TcpFlags, checksum, ethernet, ip, ipv4, ipv6, number, sctp, tcp, udp};
 use crate::counters::Drop;
 use crate::ident::NetPort;
 
@@ -143,13 +143,10 @@ impl Headers {
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, Drop> {
     let Some(plain) = Plain::of(frame) else { return parse_any(frame) };
-    let l4 = ETHERNET + plain.version.header_length();
+    let l4 = ethernet::LENGTH + plain.version.header_length();
     let port = |at| array::<2>(frame, at).map_or(NetPort::ANY, NetPort::from_wire);
     Ok(plain.headers(port(l4), port(l4 + 2)))
 }
-
-/// Length of an Ethernet header without tags.
-const ETHERNET: usize = 14;
 
 /// Parses a frame of any shape.
 ///

@@ -7,13 +7,13 @@ pub mod crc32c;
 mod fields;
 mod headers;
 mod piece;
-mod plain;
+pub mod plain;
 pub mod sctp;
 mod tcp_flags;
 mod tcp_options;
 
 pub use checksum::Settled;
-pub use fields::{EtherType, ip, ipv4, ipv6, number, tcp, udp};
+pub use fields::{EtherType, ethernet, ip, ipv4, ipv6, number, tcp, udp};
 pub(crate) use headers::skip_extensions;
 pub use headers::{Fragment, Headers, IpVersion, parse, parse_any, parse_ip};
 pub use piece::{Piece, piece};

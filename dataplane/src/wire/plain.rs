@@ -5,13 +5,15 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
 
-use super::{EtherType, Fragment, Headers, IpVersion, TcpFlags, checksum, ipv4, ipv6, number, tcp, udp};
+use super::{EtherType, Fragment, Headers, IpVersion, TcpFlags, checksum, ethernet, ipv4, ipv6, number, tcp, udp};
 use crate::ident::NetPort;
 
-/// Length of an Ethernet header without tags.
-const L3: usize = 14;
-const L4_V4: usize = L3 + ipv4::LENGTH;
-const L4_V6: usize = L3 + ipv6::LENGTH;
+/// Offset of the IP header.
+pub const L3: usize = ethernet::LENGTH;
+/// Offset of the transport header behind IPv4.
+pub const L4_V4: usize = L3 + ipv4::LENGTH;
+/// Offset of the transport header behind IPv6.
+pub const L4_V6: usize = L3 + ipv6::LENGTH;
 
 /// What a plain packet says besides addresses and ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,12 +20,10 @@ use crate::next_hop::Hop;
 use crate::port::Ports;
 use crate::service::DestinationSlot;
 use crate::state::TcpState;
-use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, number};
+use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, ethernet, number};
 
 /// Resets of one sweep. More flows expire at once only long after a burst of new ones: they find out by themselves.
 const MOST: usize = 64;
-/// Length of an Ethernet header without tags.
-const ETHERNET: usize = 14;
 /// Room for a segment without options.
 const LONGEST: usize = 60;
 
@@ -113,8 +111,8 @@ fn write<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, reset: &Reset, ho
     let segment = Segment { sequence, acknowledgement, flags, ..Segment::default() };
     let length = segment::write(&mut packet, reset.from, reset.to, &segment)?;
     let mut frame = hands.ports.allocate()?;
-    frame.set_len(ETHERNET + length);
-    match hands.ports.bytes_mut(&mut frame).get_mut(ETHERNET..) {
+    frame.set_len(ethernet::LENGTH + length);
+    match hands.ports.bytes_mut(&mut frame).get_mut(ethernet::LENGTH..) {
         Some(body) if body.len() == length => body.copy_from_slice(packet.get(..length).unwrap_or_default()),
         _ => {
             hands.ports.free(frame);
@@ -124,9 +122,9 @@ fn write<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, reset: &Reset, ho
     let version = if reset.to.address.to_canonical().is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
     let headers = Headers {
         version,
-        l3: ETHERNET as u16,
-        l4: (ETHERNET + version.header_length()) as u16,
-        end: (ETHERNET + length) as u16,
+        l3: ethernet::LENGTH as u16,
+        l4: (ethernet::LENGTH + version.header_length()) as u16,
+        end: (ethernet::LENGTH + length) as u16,
         protocol: number::TCP,
         fragment: Fragment::Whole,
         source_port: NetPort::ANY,

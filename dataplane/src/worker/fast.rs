@@ -21,6 +21,7 @@ use crate::rules::Scope;
 use crate::service::{DestinationSlot, Method, Services};
 use crate::state::{TcpState, UDP_STATE};
 use crate::wire::checksum::Delta;
+use crate::wire::plain::L3;
 use crate::wire::{Plain, TcpFlags, number};
 
 /// What the packets of a burst are compared with, and what is counted of them.
@@ -184,7 +185,7 @@ fn encapsulate<F: Path, P: Ports>(
 ) {
     F::route_plain(hands.ports.bytes_mut(frame), &hop.link);
     // Without what pads the Ethernet frame.
-    frame.set_len(plain::L3 + length);
+    frame.set_len(L3 + length);
     if frame.grow_front(outer.length()) {
         hands.next_id = hands.next_id.wrapping_add(1);
         let id = hands.next_id;

@@ -22,12 +22,10 @@ use crate::ident::{Endpoint, NetPort};
 use crate::next_hop::Hop;
 use crate::port::Ports;
 use crate::service::Destination;
-use crate::wire::{Fragment, Headers, IpVersion, number};
+use crate::wire::{Fragment, Headers, IpVersion, ethernet, number};
 
 /// The longest ICMP error: what RFC 4443 section 2.4 allows.
 const LONGEST: usize = 1280;
-/// Length of an Ethernet header without tags.
-const ETHERNET: usize = 14;
 /// Length of the IPv6 fragment header.
 const FRAGMENT_HEADER: usize = 8;
 /// The smallest MTU of IPv6.
@@ -331,17 +329,17 @@ fn send_error<P: Ports>(
     passage: &Passage<'_>,
 ) {
     let Packet { mut frame, headers, port } = packet;
-    frame.set_len(ETHERNET + message.len());
-    match hands.ports.bytes_mut(&mut frame).get_mut(ETHERNET..) {
+    frame.set_len(ethernet::LENGTH + message.len());
+    match hands.ports.bytes_mut(&mut frame).get_mut(ethernet::LENGTH..) {
         Some(body) if body.len() == message.len() => body.copy_from_slice(message),
         _ => return hands.discard(context, frame, Drop::NoHeadroom),
     }
     let version = passage.to.version();
     let headers = Headers {
         version,
-        l3: ETHERNET as u16,
-        l4: (ETHERNET + version.header_length()) as u16,
-        end: (ETHERNET + message.len()) as u16,
+        l3: ethernet::LENGTH as u16,
+        l4: (ethernet::LENGTH + version.header_length()) as u16,
+        end: (ethernet::LENGTH + message.len()) as u16,
         protocol: if version == IpVersion::V4 { number::ICMP } else { number::ICMPV6 },
         ..*headers
     };

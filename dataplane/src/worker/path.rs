@@ -12,6 +12,7 @@ use crate::forward::plain::{self, Transport};
 use crate::ident::{NetPort, Protocol};
 use crate::state::{Activity, SctpState, TcpState, View};
 use crate::wire::checksum::Delta;
+use crate::wire::plain::{L3, L4_V4, L4_V6};
 use crate::wire::{Headers, ipv4, ipv6};
 
 /// The path of one family.
@@ -55,7 +56,7 @@ pub(super) trait Path: Family {
 impl Path for V4 {
     const IS_V6: bool = false;
     const ADDRESSES: usize = ipv4::SOURCE;
-    const L4: usize = plain::L4_V4;
+    const L4: usize = L4_V4;
 
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
@@ -90,8 +91,8 @@ impl Path for V4 {
 
     #[inline(always)]
     fn read_plain(frame: &[u8], protocol: u8) -> Option<[u64; 2]> {
-        let head: &[u8; plain::L4_V4 + 4] = frame.first_chunk()?;
-        Self::read(head, plain::L3 + ipv4::SOURCE, transport_of(head.last_chunk(), protocol))
+        let head: &[u8; L4_V4 + 4] = frame.first_chunk()?;
+        Self::read(head, L3 + ipv4::SOURCE, transport_of(head.last_chunk(), protocol))
     }
 
     #[inline(always)]
@@ -123,7 +124,7 @@ impl Path for V4 {
 impl Path for V6 {
     const IS_V6: bool = true;
     const ADDRESSES: usize = ipv6::SOURCE;
-    const L4: usize = plain::L4_V6;
+    const L4: usize = L4_V6;
 
     #[inline]
     fn table(shared: &Shared) -> &FlowTable<Self> {
@@ -158,8 +159,8 @@ impl Path for V6 {
 
     #[inline(always)]
     fn read_plain(frame: &[u8], protocol: u8) -> Option<[u64; 5]> {
-        let head: &[u8; plain::L4_V6 + 4] = frame.first_chunk()?;
-        Self::read(head, plain::L3 + ipv6::SOURCE, transport_of(head.last_chunk(), protocol))
+        let head: &[u8; L4_V6 + 4] = frame.first_chunk()?;
+        Self::read(head, L3 + ipv6::SOURCE, transport_of(head.last_chunk(), protocol))
     }
 
     #[inline(always)]

@@ -13,13 +13,10 @@ use crate::forward::reset;
 use crate::ident::{NetPort, PortIndex};
 use crate::next_hop::Hop;
 use crate::port::Ports;
-use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, ip};
+use crate::wire::{Fragment, Headers, IpVersion, TcpFlags, ethernet, ip};
 
 /// The longest error: what RFC 4443 section 2.4 allows.
 const LONGEST: usize = 1280;
-/// Length of an Ethernet header without tags.
-const ETHERNET: usize = 14;
-
 /// What became of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -122,8 +119,8 @@ fn send<P: Ports>(
         return Sent::Limited;
     }
     let Some(mut frame) = hands.ports.allocate() else { return Sent::Limited };
-    frame.set_len(ETHERNET + reply.len());
-    match hands.ports.bytes_mut(&mut frame).get_mut(ETHERNET..) {
+    frame.set_len(ethernet::LENGTH + reply.len());
+    match hands.ports.bytes_mut(&mut frame).get_mut(ethernet::LENGTH..) {
         Some(body) if body.len() == reply.len() => body.copy_from_slice(reply),
         _ => {
             hands.ports.free(frame);
@@ -132,9 +129,9 @@ fn send<P: Ports>(
     }
     let headers = Headers {
         version,
-        l3: ETHERNET as u16,
-        l4: (ETHERNET + version.header_length()) as u16,
-        end: (ETHERNET + reply.len()) as u16,
+        l3: ethernet::LENGTH as u16,
+        l4: (ethernet::LENGTH + version.header_length()) as u16,
+        end: (ethernet::LENGTH + reply.len()) as u16,
         protocol: 0,
         fragment: Fragment::Whole,
         source_port: NetPort::ANY,

@@ -1,6 +1,6 @@
 //! A client's SYN, answered in its own frame: what the answer promises is in its numbers, so nothing is kept.
 
-use super::{ETHERNET, HELD_SEGMENTS, Way, ends, fitting, segment_of, send};
+use super::{HELD_SEGMENTS, Way, ends, fitting, segment_of, send};
 use crate::counters::{Drop, Event};
 use crate::flow::FlowKey;
 use crate::forward::icmp::ErrorKind;
@@ -12,7 +12,7 @@ use crate::service::{Method, Service, TcpTimestamps, Toa};
 use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::{self, Connection, Cookies};
 use crate::syn_proxy::segment::{self, Options, Segment};
-use crate::wire::{Plain, TcpFlags, tcp};
+use crate::wire::{Plain, TcpFlags, ethernet, tcp};
 use crate::worker::egress::Learnt;
 use crate::worker::fast::Fast;
 use crate::worker::pass::Keyed;
@@ -125,17 +125,17 @@ pub(in super::super) fn plain<F: Path, P: Ports>(
     hands.cookies.turn(context.now);
     let headers = packet.version.header_length() + tcp::LENGTH;
     let fits = hop.mtu.saturating_sub(headers as u16);
-    let l4 = ETHERNET + packet.version.header_length();
+    let l4 = ethernet::LENGTH + packet.version.header_length();
     let syn = hands.ports.bytes(&frame).get(l4..usize::from(packet.end));
     let Some(answer) = syn.and_then(|syn| answers.to(&hands.cookies, syn, (client, vip), fits)) else {
         return Some(frame);
     };
-    frame.set_len(ETHERNET + segment::LONGEST);
+    frame.set_len(ethernet::LENGTH + segment::LONGEST);
     let bytes = hands.ports.bytes_mut(&mut frame);
-    let written = bytes.get_mut(ETHERNET..).and_then(|body| segment::write(body, vip, client, &answer));
+    let written = bytes.get_mut(ethernet::LENGTH..).and_then(|body| segment::write(body, vip, client, &answer));
     if let (Some(length), Some(link)) = (written, bytes.first_chunk_mut()) {
         *link = hop.link;
-        frame.set_len(ETHERNET + length);
+        frame.set_len(ethernet::LENGTH + length);
         context.counters.event(Event::CookieSent).add(1);
         fast.send(context, hands, frame, hop.port);
     } else {

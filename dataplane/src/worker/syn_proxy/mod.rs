@@ -26,15 +26,12 @@ use crate::service::{Brief, DestinationSlot, Service};
 use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::{Agreement, Connection};
 use crate::syn_proxy::segment::{self, Options, Segment};
-use crate::wire::{Fragment, Headers, TcpFlags, number, tcp};
+use crate::wire::{Fragment, Headers, TcpFlags, ethernet, number, tcp};
 
 pub(super) use wait::{Handshakes, abandon, release, retry};
 
 /// Most segments of a client that are kept while its server is asked; as many fit the window that it is told.
 const HELD_SEGMENTS: u16 = 4;
-/// Length of an Ethernet header without tags.
-const ETHERNET: usize = 14;
-
 /// What became of a packet of an extended flow.
 pub(super) enum Outcome<'h, F: Path> {
     /// Nothing: it goes the usual way.
@@ -278,7 +275,7 @@ fn send_own<P: Ports>(
     // Without a frame to spare it is as if the segment was lost on its way.
     let Some(frame) = hands.ports.allocate() else { return };
     context.counters.event(event).add(1);
-    send_with(context, hands, (frame, ETHERNET), way, segment, additions);
+    send_with(context, hands, (frame, ethernet::LENGTH), way, segment, additions);
 }
 
 /// What fits a way in one segment, less than which a peer's MSS may say.
