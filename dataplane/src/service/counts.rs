@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use super::limits::Begun;
 use super::thresholds::Thresholds;
 use crate::counters::{Counter, Traffic};
-use crate::ident::Weight;
+use crate::flow::Direction;
+use crate::ident::{Weight, WorkerIndex};
 use crate::sched::{Affinity, SchedulerKind};
 use crate::syn_proxy::offer::{LastHandshake, Offer};
 
@@ -55,6 +56,17 @@ impl DestinationCounts {
     #[inline]
     pub fn traffic(&self) -> &[FlowTraffic] {
         &self.traffic
+    }
+
+    /// Counts a packet of so many bytes, from the IP header on, that a worker carried: of a client, or of the server.
+    #[inline]
+    pub fn carried(&self, worker: WorkerIndex, direction: Direction, bytes: usize) {
+        if let Some(traffic) = self.traffic.get(worker.0 as usize) {
+            match direction {
+                Direction::Forward => traffic.inbound.count(bytes),
+                Direction::Reverse => traffic.outbound.count(bytes),
+            }
+        }
     }
 
     /// Flows that are established or on the way to it.

@@ -271,13 +271,7 @@ fn advance<F: Path>(
 
 #[inline(always)]
 pub(super) fn count(context: Context<'_>, destination: &Destination, direction: Direction, packet: &Packet<'_>) {
-    if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
-        let bytes = packet.headers.ip_length();
-        match direction {
-            Direction::Forward => traffic.inbound.count(bytes),
-            Direction::Reverse => traffic.outbound.count(bytes),
-        }
-    }
+    destination.counts.carried(context.worker, direction, packet.headers.ip_length());
 }
 
 #[inline(always)]

@@ -28,7 +28,6 @@ use crate::wire::{Plain, TcpFlags, number};
 pub(super) struct Fast<'a> {
     services: &'a Services,
     hops: &'a NextHops,
-    worker: usize,
     now: Tick,
     tcp_deadline: Tick,
     udp_deadline: Tick,
@@ -61,7 +60,6 @@ impl<'a> Fast<'a> {
         Some(Self {
             services: &snapshot.services,
             hops: &snapshot.hops,
-            worker: context.worker.0 as usize,
             now: context.now,
             tcp_deadline: context.now.after(timeouts.tcp(TcpState::Established)),
             udp_deadline: context.now.after(timeouts.udp()),
@@ -118,12 +116,7 @@ impl<'a> Fast<'a> {
                 _ => return Some(frame),
             }
         }
-        if let Some(traffic) = destination.counts.traffic().get(self.worker) {
-            match direction {
-                Direction::Forward => traffic.inbound.count(length),
-                Direction::Reverse => traffic.outbound.count(length),
-            }
-        }
+        destination.counts.carried(context.worker, direction, length);
         entry.set_deadline(usual.deadline);
         self.send(context, hands, frame, hop.port);
         None

@@ -17,7 +17,7 @@ use super::syn_proxy::answer::{self, Answers};
 use super::{Context, Hands, Packet, admit, carry, mixed};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
-use crate::flow::{FlowKey, FlowRef, Insert, PackedFlow, Probe, flag};
+use crate::flow::{Direction, FlowKey, FlowRef, Insert, PackedFlow, Probe, flag};
 use crate::forward::plain::Transport;
 use crate::ident::{Endpoint, PortIndex, Protocol};
 use crate::next_hop::{NextHops, PlainHop};
@@ -278,15 +278,12 @@ impl<F: Path> Scheduled<'_, F> {
     ) {
         let (destination, length) = (self.destination, plain.ip_length());
         context.counters.event(Event::FlowCreated).add(1);
-        let traffic = destination.counts.traffic().get(context.worker.0 as usize);
-        if let Some(traffic) = traffic {
+        if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
             traffic.connections.add(1);
         }
         match self.hop {
             Some(hop) if plain.ttl > 1 && length <= usize::from(hop.mtu) && destination.method != Method::Tun => {
-                if let Some(traffic) = traffic {
-                    traffic.inbound.count(length);
-                }
+                destination.counts.carried(context.worker, Direction::Forward, length);
                 let bytes = hands.ports.bytes_mut(&mut self.frame);
                 if F::is_key(&self.reverse) {
                     let to = F::turned(&self.reverse);
