@@ -106,7 +106,7 @@ impl Stream {
     }
 
     #[inline]
-    fn receive(&mut self, pool: &mut FramePool, burst: &mut Burst) {
+    fn receive(&mut self, pool: &mut FramePool<CHUNK>, burst: &mut Burst) {
         match self.templates.first().map(Template::kind).filter(|_| self.templates.len() == 1) {
             Some(Kind::TCP_V4) => self.receive_as(Some(Kind::TCP_V4), pool, burst),
             Some(Kind::TCP_V6) => self.receive_as(Some(Kind::TCP_V6), pool, burst),
@@ -118,7 +118,7 @@ impl Stream {
 
     /// Packets of one size and this kind, or of whatever the templates are.
     #[inline(always)]
-    fn receive_as(&mut self, only: Option<Kind>, pool: &mut FramePool, burst: &mut Burst) {
+    fn receive_as(&mut self, only: Option<Kind>, pool: &mut FramePool<CHUNK>, burst: &mut Burst) {
         for _ in 0..burst.remaining_capacity() {
             let turn = if only.is_some() { 0 } else { self.turn };
             let Some(template) = self.templates.get(turn) else { return };
@@ -147,7 +147,7 @@ pub(crate) fn random(state: &mut u64, range: usize) -> usize {
 /// counted.
 #[derive(Debug)]
 pub(crate) struct LoopPorts {
-    pool: FramePool,
+    pool: FramePool<CHUNK>,
     requests: Option<Stream>,
     replies: Option<Stream>,
     sent: u64,
@@ -156,7 +156,7 @@ pub(crate) struct LoopPorts {
 impl LoopPorts {
     /// Ports on which nothing arrives yet.
     pub(crate) fn new() -> Self {
-        Self { pool: FramePool::new(FRAMES, CHUNK), requests: None, replies: None, sent: 0 }
+        Self { pool: FramePool::new(FRAMES), requests: None, replies: None, sent: 0 }
     }
 
     /// Lets these packets arrive from now on.

@@ -62,21 +62,23 @@ impl Frame {
     }
 }
 
-/// Chunks of plain memory and the list of free ones: the pool behind the memory and pcap ports.
+/// Room in front of each packet in bytes, as AF_XDP leaves it (`XDP_PACKET_HEADROOM`).
+pub const HEADROOM: u16 = 256;
+
+/// Chunks of `CHUNK` bytes of plain memory and the list of free ones: the pool behind the memory and pcap ports.
 #[derive(Debug)]
-pub struct FramePool {
-    memory: Box<[u8]>,
-    chunk: usize,
+pub struct FramePool<const CHUNK: usize> {
+    chunks: Box<[[u8; CHUNK]]>,
     free: Vec<u32>,
 }
 
-impl FramePool {
-    /// Room in front of each packet, as AF_XDP leaves it (`XDP_PACKET_HEADROOM`).
-    pub const HEADROOM: u16 = 256;
+impl<const CHUNK: usize> FramePool<CHUNK> {
+    /// Bytes that a packet may have.
+    pub const CAPACITY: usize = CHUNK - HEADROOM as usize;
 
-    /// A pool of `frames` chunks of `chunk` bytes each.
-    pub fn new(frames: u32, chunk: usize) -> Self {
-        Self { memory: vec![0; frames as usize * chunk].into_boxed_slice(), chunk, free: (0..frames).rev().collect() }
+    /// A pool of so many chunks.
+    pub fn new(frames: u32) -> Self {
+        Self { chunks: vec![[0; CHUNK]; frames as usize].into_boxed_slice(), free: (0..frames).rev().collect() }
     }
 
     /// Free chunks.
@@ -84,14 +86,9 @@ impl FramePool {
         self.free.len()
     }
 
-    /// Bytes that a packet may have.
-    pub fn capacity(&self) -> usize {
-        self.chunk - Self::HEADROOM as usize
-    }
-
     /// Takes a chunk, with an empty packet in it.
     pub fn allocate(&mut self) -> Option<Frame> {
-        self.free.pop().map(|chunk| Frame::new(chunk, Self::HEADROOM, 0))
+        self.free.pop().map(|chunk| Frame::new(chunk, HEADROOM, 0))
     }
 
     /// Puts a chunk back.
@@ -103,20 +100,33 @@ impl FramePool {
     /// The packet's bytes.
     #[inline]
     pub fn bytes(&self, frame: &Frame) -> &[u8] {
-        let chunk = self.memory.get(frame.chunk as usize * self.chunk..).and_then(|rest| rest.get(..self.chunk));
-        let rest = chunk.and_then(|chunk| chunk.get(frame.head()..)).unwrap_or_default();
-        rest.get(..frame.len()).unwrap_or(rest)
+        let Some(chunk) = self.chunks.get(frame.chunk as usize) else { return no_bytes() };
+        let Some(rest) = chunk.get(frame.head()..) else { return no_bytes() };
+        &rest[..frame.len().min(rest.len())]
     }
 
     /// The packet's bytes, to edit.
     #[inline]
     pub fn bytes_mut(&mut self, frame: &Frame) -> &mut [u8] {
-        let chunk =
-            self.memory.get_mut(frame.chunk as usize * self.chunk..).and_then(|rest| rest.get_mut(..self.chunk));
-        let rest = chunk.and_then(|chunk| chunk.get_mut(frame.head()..)).unwrap_or_default();
+        let Some(chunk) = self.chunks.get_mut(frame.chunk as usize) else { return no_bytes_mut() };
+        let Some(rest) = chunk.get_mut(frame.head()..) else { return no_bytes_mut() };
         let length = frame.len().min(rest.len());
-        rest.split_at_mut(length).0
+        &mut rest[..length]
     }
+}
+
+/// The bytes of a frame of another pool: by a call, so that for all others the comparison is a jump that is not taken.
+#[cold]
+#[inline(never)]
+const fn no_bytes<'a>() -> &'a [u8] {
+    &[]
+}
+
+/// As [`no_bytes`].
+#[cold]
+#[inline(never)]
+const fn no_bytes_mut<'a>() -> &'a mut [u8] {
+    &mut []
 }
 
 #[cfg(test)]
@@ -125,7 +135,7 @@ mod tests {
 
     #[test]
     fn headroom_is_used_and_given_back() {
-        let mut pool = FramePool::new(2, 2048);
+        let mut pool = FramePool::<2048>::new(2);
         let mut frame = pool.allocate().unwrap();
         frame.set_len(100);
         assert!(frame.grow_front(256));

@@ -6,19 +6,22 @@ use std::time::Duration;
 use super::{Burst, Frame, FramePool, Ports};
 use crate::ident::PortIndex;
 
+/// Bytes of a frame: 2 KiB fit an Ethernet frame, tests send larger ones.
+const CHUNK: usize = 4096;
+
 /// Ports over a [`FramePool`] with an input and an output queue each.
 #[derive(Debug)]
 pub struct MemoryPorts {
-    pool: FramePool,
+    pool: FramePool<CHUNK>,
     input: Vec<VecDeque<Frame>>,
     output: Vec<VecDeque<Frame>>,
 }
 
 impl MemoryPorts {
-    /// `ports` ports over a pool of `frames` frames of 4 KiB (2 KiB fit an Ethernet frame; tests send larger ones).
+    /// `ports` ports over a pool of `frames` frames of 4 KiB.
     pub fn new(ports: usize, frames: u32) -> Self {
         let queues = || (0..ports).map(|_| VecDeque::with_capacity(frames as usize)).collect();
-        Self { pool: FramePool::new(frames, 4096), input: queues(), output: queues() }
+        Self { pool: FramePool::new(frames), input: queues(), output: queues() }
     }
 
     /// Puts a packet into a port's input. False when the pool is empty, the packet too long or the port unknown.
@@ -27,7 +30,7 @@ impl MemoryPorts {
         let Some(queue) = self.input.get_mut(port.0 as usize) else {
             return false;
         };
-        if packet.len() > self.pool.capacity() {
+        if packet.len() > FramePool::<CHUNK>::CAPACITY {
             return false;
         }
         let Some(mut frame) = self.pool.allocate() else {

@@ -10,7 +10,7 @@ mod pcap;
 #[cfg(feature = "afxdp")]
 pub mod xsk;
 
-pub use frame::{Frame, FramePool};
+pub use frame::{Frame, FramePool, HEADROOM};
 pub use memory::MemoryPorts;
 pub use pcap::{NoRoom, PcapPorts};
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{Burst, Frame, FramePool, Ports};
+use super::{Burst, Frame, FramePool, HEADROOM, Ports};
 use crate::ident::PortIndex;
 
 /// Bytes that a frame holds: captures may contain packets larger than a link's MTU (segments merged on receipt).
@@ -16,7 +16,7 @@ const FRAMES: u32 = 8 * super::BURST as u32;
 /// All ports of one worker in a replay.
 #[derive(Debug)]
 pub struct PcapPorts {
-    pool: FramePool,
+    pool: FramePool<{ FRAME_BYTES + HEADROOM as usize }>,
     arrived: Vec<VecDeque<Frame>>,
     departed: VecDeque<(PortIndex, Frame)>,
 }
@@ -30,7 +30,7 @@ impl PcapPorts {
     /// `ports` ports with nothing to receive.
     pub fn new(ports: usize) -> Self {
         Self {
-            pool: FramePool::new(FRAMES, FRAME_BYTES + FramePool::HEADROOM as usize),
+            pool: FramePool::new(FRAMES),
             arrived: (0..ports).map(|_| VecDeque::with_capacity(FRAMES as usize)).collect(),
             departed: VecDeque::with_capacity(FRAMES as usize),
         }

@@ -11,10 +11,10 @@ use std::ptr::NonNull;
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 
 use super::config::{XskConfig, XskError};
-use crate::port::{BURST, Frame, FramePool};
+use crate::port::{self, BURST, Frame};
 
 /// Room before a packet in its frame, in bytes: `XDP_PACKET_HEADROOM`, where the kernel puts received packets.
-pub(super) const HEADROOM: u16 = FramePool::HEADROOM;
+pub(super) const HEADROOM: u16 = port::HEADROOM;
 
 /// Ethernet header and two VLAN tags, in bytes: what a frame has beyond the MTU.
 const LINK_OVERHEAD: u32 = 14 + 8;
