@@ -1,16 +1,17 @@
 //! One flow: its two keys, its state, its timer and its ways. One cache line for IPv4, two for IPv6.
 //!
 //! Every field may be read while another worker writes it. State, flags, life and generation are one word, so that a
-//! transition is one compare-and-swap and has one winner. IPv4 entries are full, IPv6 entries have 16 bytes to
+//! transition is one compare-and-swap and has one winner. IPv4 entries are full, IPv6 entries have 12 bytes to
 //! spare; what only some flows need stands in a record beside ([`Extension`](super::Extension)).
 
 use super::extension::{FlowLink, NewExtension};
-use super::key::{Family, FlowKey};
+use super::key::{Family, FlowKey, V6};
 use super::rule;
 use super::slot::Direction;
 use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::clock::Tick;
 use crate::ident::{MacAddr, PortIndex};
+use crate::wire::checksum::Delta;
 
 /// Flag bits that the table itself understands; the others belong to the protocols' state tables.
 pub mod flag {
@@ -202,6 +203,7 @@ pub struct FlowEntry<F: Family> {
     return_hop: AtomicU32,
     /// The number of its extension record plus one; without one, that of the entry which it hangs on plus one, or 0.
     beside: AtomicU32,
+    difference: F::Difference,
 }
 
 #[cfg(not(loom))]
@@ -226,6 +228,7 @@ impl<F: Family> FlowEntry<F> {
             destination: AtomicU32::new(0),
             return_hop: AtomicU32::new(0),
             beside: AtomicU32::new(0),
+            difference: F::no_difference(),
         }
     }
 
@@ -338,6 +341,12 @@ impl<F: Family> FlowEntry<F> {
         self.beside.load(Ordering::Relaxed).checked_sub(1)
     }
 
+    /// The number of what stands beside the flow, plus one: its extension record, if it is extended.
+    #[inline]
+    pub(super) fn number_beside(&self) -> u32 {
+        self.beside.load(Ordering::Relaxed)
+    }
+
     /// The number of the entry that a flow without an extension record hangs on.
     #[inline]
     pub(super) fn beside(&self) -> Option<u32> {
@@ -418,6 +427,9 @@ impl<F: Family> FlowEntry<F> {
         let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
         F::store(&self.forward, &new.forward);
         F::store(&self.reverse, &new.reverse);
+        if new.is_two_way() {
+            F::keep_difference(&self.difference, &new.forward, &new.reverse);
+        }
         self.set_client_mac(new.client_mac);
         self.deadline.store(new.deadline.raw(), Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);
@@ -448,5 +460,48 @@ impl<F: Family> FlowEntry<F> {
     #[inline]
     fn swap(&self, seen: StateWord, next: StateWord) -> Result<(), StateWord> {
         self.word.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(StateWord)
+    }
+}
+
+impl FlowEntry<V6> {
+    /// What is added to the transport's checksum of packets that have the key of this direction when they get the other's.
+    /// Of flows with both keys only.
+    #[inline]
+    pub fn difference(&self, direction: Direction) -> Delta {
+        let folded = self.difference.load(Ordering::Relaxed) as u16;
+        match direction {
+            Direction::Forward => Delta::of_folded(folded),
+            Direction::Reverse => Delta::back_of_folded(folded),
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_difference_is_that_of_addresses_and_ports(keys: [[u64; 5]; 2], sum in 0u16..0xffff) {
+            let [forward, reverse] = keys.map(|[a, b, c, d, ports]| [a, b, c, d, ports & 0xffff_ffff | 6 << 32]);
+            let entry = FlowEntry::<V6>::free();
+            V6::keep_difference(&entry.difference, &forward, &reverse);
+            let bytes = |[a, b, c, d, ports]: [u64; 5]| {
+                let mut bytes = [0; 36];
+                for (to, from) in bytes.chunks_exact_mut(8).zip([a, b, c, d]) {
+                    to.copy_from_slice(&from.to_le_bytes());
+                }
+                bytes[32..].copy_from_slice(&(ports as u32).to_le_bytes());
+                bytes
+            };
+            let there = Delta::default().replace(bytes(forward), bytes(reverse));
+            let sum = sum.to_be_bytes();
+            prop_assert_eq!(entry.difference(Direction::Forward).apply(sum), there.apply(sum));
+            let back = entry.difference(Direction::Reverse).apply(there.apply(sum));
+            prop_assert!(back == sum || back == [0xff, 0xff], "{:?}", back);
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! Every field may be read while another worker writes it. The two shifts are of three words each, which belong
 //! together: a count of changes lets a reader see that it read them across a change.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
+
 use super::slot::Direction;
 use super::sync::{AtomicU32, AtomicU64, Ordering, RETRIES, fence, pause};
 
@@ -173,6 +175,12 @@ impl Cells {
         Shift { from: read(&self.from), before: read(&self.before), after: read(&self.after) }
     }
 
+    /// What is added before `from` and behind it.
+    #[inline(always)]
+    fn ends(&self) -> (u32, u32) {
+        (self.before.load(Ordering::Relaxed), self.after.load(Ordering::Relaxed))
+    }
+
     fn store(&self, shift: Shift) {
         self.from.store(shift.from, Ordering::Relaxed);
         self.before.store(shift.before, Ordering::Relaxed);
@@ -246,16 +254,16 @@ impl Extension {
         (before.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == before).then_some(shifts)
     }
 
-    /// What is added to sequence numbers of the client, of the server, if each is the same everywhere and nobody is
+    /// What is added to sequence numbers of one side and of the other, if each is the same everywhere and nobody is
     /// changing them.
-    #[inline]
-    pub fn uniform_shifts(&self) -> Option<[u32; 2]> {
-        let before = self.changes.load(Ordering::Acquire);
-        let [client, server] = [self.shifts[0].load(), self.shifts[1].load()];
+    #[inline(always)]
+    pub fn uniform_shifts(&self, of: Direction) -> Option<(u32, u32)> {
+        let seen = self.changes.load(Ordering::Acquire);
+        let [(own, own_after), (other, other_after)] = [of, of.opposite()].map(|side| self.shifts[place(side)].ends());
         fence(Ordering::Acquire);
-        let is_one = before.is_multiple_of(2) && self.changes.load(Ordering::Relaxed) == before;
-        (is_one && client.before == client.after && server.before == server.after)
-            .then_some([client.after, server.after])
+        // One comparison for all of it.
+        let differs = seen % 2 | seen ^ self.changes.load(Ordering::Relaxed) | own ^ own_after | other ^ other_after;
+        (differs == 0).then_some((own, other))
     }
 
     /// Changes the shift of one side's packets. False (and nothing changed) when another worker is changing one now.
@@ -275,6 +283,12 @@ impl Extension {
     #[inline]
     pub fn timestamps(&self) -> [u32; 2] {
         [self.timestamps[0].load(Ordering::Relaxed), self.timestamps[1].load(Ordering::Relaxed)]
+    }
+
+    /// What is added to time stamps of one side, of the other.
+    #[inline(always)]
+    pub fn timestamps_of(&self, side: Direction) -> [u32; 2] {
+        [side, side.opposite()].map(|side| self.timestamps[place(side)].load(Ordering::Relaxed))
     }
 
     /// Sets what is added to one side's time stamps.

@@ -6,8 +6,9 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::ident::{NetPort, Protocol};
+use crate::wire::checksum::Delta;
 
 /// One direction of a flow, in the order of the packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +33,8 @@ pub trait Family: Copy + Send + Sync + 'static {
     type Words: Copy + Eq + Debug + Default + AsRef<[u64]>;
     /// A packed key in a flow's entry.
     type Cells: Send + Sync + Debug;
+    /// What an entry keeps of the difference between its keys, where it has room for it.
+    type Difference: Send + Sync + Debug;
     /// Words of a packed key.
     const WORDS: usize;
     /// What a table's file is marked with: 4 or 6.
@@ -66,6 +69,10 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn holds(cells: &Self::Cells, words: &Self::Words) -> bool;
     /// Writes cells, relaxed: whatever publishes them orders their contents.
     fn store(cells: &Self::Cells, words: &Self::Words);
+    /// Of no keys.
+    fn no_difference() -> Self::Difference;
+    /// Keeps the difference between a flow's two keys, relaxed.
+    fn keep_difference(kept: &Self::Difference, forward: &Self::Words, reverse: &Self::Words);
 }
 
 /// IPv4.
@@ -80,6 +87,8 @@ impl Family for V4 {
     type Addr = Ipv4Addr;
     type Words = [u64; 2];
     type Cells = [AtomicU64; 2];
+    /// Nothing: an entry is full, and the difference of two words is soon found.
+    type Difference = ();
     const WORDS: usize = 2;
     const NUMBER: u32 = 4;
     const NO_KEY: FlowKey<Ipv4Addr> = no_key(Ipv4Addr::UNSPECIFIED);
@@ -155,12 +164,20 @@ impl Family for V4 {
     fn store(cells: &[AtomicU64; 2], words: &[u64; 2]) {
         store(cells, words);
     }
+
+    fn no_difference() {}
+
+    #[inline]
+    fn keep_difference((): &(), _: &[u64; 2], _: &[u64; 2]) {}
 }
 
 impl Family for V6 {
     type Addr = Ipv6Addr;
     type Words = [u64; 5];
     type Cells = [AtomicU64; 5];
+    /// What is added to the transport's checksum of packets that get the reverse key's addresses and ports for the
+    /// forward key's: 16 bits.
+    type Difference = AtomicU32;
     const WORDS: usize = 5;
     const NUMBER: u32 = 6;
     const NO_KEY: FlowKey<Ipv6Addr> = no_key(Ipv6Addr::UNSPECIFIED);
@@ -237,6 +254,19 @@ impl Family for V6 {
     #[inline]
     fn store(cells: &[AtomicU64; 5], words: &[u64; 5]) {
         store(cells, words);
+    }
+
+    fn no_difference() -> AtomicU32 {
+        AtomicU32::new(0)
+    }
+
+    #[inline]
+    fn keep_difference(kept: &AtomicU32, forward: &[u64; 5], reverse: &[u64; 5]) {
+        // Which address or port is the source's makes no difference to a sum. Both have the same transport.
+        let pairs = forward.iter().zip(reverse);
+        let difference =
+            pairs.fold(Delta::default(), |sum, (old, new)| sum.replace(old.to_ne_bytes(), new.to_ne_bytes()));
+        kept.store(u32::from(difference.folded()), Ordering::Relaxed);
     }
 }
 

@@ -78,9 +78,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         let hash = self.hash_words(words);
         let buckets = hash.buckets(self.buckets);
         for bucket in buckets {
-            if let Some(bucket) = self.store.buckets().get(bucket) {
-                prefetch(bucket);
-            }
+            prefetch(self.store.buckets(), bucket);
         }
         Probe { buckets: buckets.map(|bucket| bucket as u32), tag: hash.tag(), matching: 0, first: SlotWord(0) }
     }
@@ -93,9 +91,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         if probe.matching != 0 {
             let bit = probe.matching.trailing_zeros() as usize;
             probe.first = SlotWord(slot(buckets, bit).load(Ordering::Acquire));
-            if let Some(entry) = self.store.entries().get(probe.first.index() as usize) {
-                prefetch(entry);
-            }
+            prefetch(self.store.entries(), probe.first.index() as usize);
         }
     }
 
@@ -118,11 +114,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         if probe.matching == 0 {
             return;
         }
+        // Whether it has one is seen later: what else may stand there does no harm.
         let entry = self.store.entries().get(probe.first.index() as usize);
-        if let Some(number) = entry.and_then(FlowEntry::extension)
-            && let Some(record) = self.store.extensions().get(number as usize)
-        {
-            prefetch(record);
+        let Some(number) = entry.map(|entry| entry.number_beside().wrapping_sub(1) as usize) else { return };
+        if number < self.store.extensions().len() {
+            prefetch(self.store.extensions(), number);
         }
     }
 

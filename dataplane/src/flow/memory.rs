@@ -33,7 +33,7 @@ use super::storage::{Geometry, READERS, Reader, Shared, Storage};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"SLUICEFT");
 /// To be raised when the meaning of any byte of the mapping changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What a table's file says of itself.
 #[repr(C, align(64))]
@@ -303,18 +303,19 @@ fn boot_id() -> [u64; 2] {
     [id as u64, (id >> 64) as u64]
 }
 
-/// Asks for every line of a value ahead of its use: one of a bucket or an IPv4 entry, two of an IPv6 one.
+/// Asks for every line of a value ahead of its use: one of a bucket or an IPv4 entry, two of an IPv6 one. Its number
+/// is not compared with the length: what is asked for is what nobody reads if there is no such value.
 #[inline]
-pub(super) fn prefetch<T>(value: &T) {
+pub(super) fn prefetch<T>(values: &[T], number: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in 0..size_of::<T>().div_ceil(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let at = std::ptr::from_ref(value).cast::<i8>().wrapping_add(line * 64);
+        let at = values.as_ptr().wrapping_add(number).cast::<i8>().wrapping_add(line * 64);
         // SAFETY: a prefetch has no effect on memory and never faults; SSE is part of x86_64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = (values, number);
 }
 
 /// [`Storage::matches`] with vectors.

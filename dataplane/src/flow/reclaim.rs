@@ -121,7 +121,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         let taken = self.entries().take(&mut w.entries);
         if !had_some {
             // They will be written one after the other.
-            w.entries.ahead().for_each(|index| prefetch(self.entry_at(index)));
+            w.entries.ahead().for_each(|index| prefetch(self.store.entries(), index as usize));
         }
         taken
     }

@@ -115,6 +115,13 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.store.extensions().get(entry.extension()? as usize)
     }
 
+    /// As [`Table::extension`], of a flow that was seen to be extended.
+    #[inline]
+    pub fn extension_beside(&self, entry: &FlowEntry<F>) -> Option<&Extension> {
+        // No record has the number that stands for none.
+        self.store.extensions().get(entry.number_beside().wrapping_sub(1) as usize)
+    }
+
     /// The flow that was found earlier, for holders across bursts; `None` once it ended.
     #[inline]
     pub fn current(&self, index: u32, generation: u32) -> Option<FlowRef> {

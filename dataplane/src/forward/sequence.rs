@@ -3,6 +3,8 @@
 //! Sequence and acknowledgement numbers, SACK blocks (RFC 2018), time stamps (RFC 7323) and windows of a segment are
 //! rewritten in place, with the TCP checksum kept right by its difference (RFC 1624). All arithmetic is modulo 2^32.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
+
 use super::nat::swap;
 use crate::flow::{Direction, Extension, Shift};
 use crate::wire::checksum::Delta;
@@ -55,23 +57,23 @@ impl Translation {
 /// As [`translate`], of the usual segment: with ACK and without SYN, its numbers moved the same everywhere, no options
 /// but time stamps at their usual place. Gives the difference for the checksum, which is not touched; `None`, and
 /// nothing changed, where there is more to it.
-#[inline]
+#[inline(always)]
 pub fn translate_usual(segment: &mut [u8], record: &Extension, direction: Direction) -> Option<Delta> {
-    let (shifts, terms) = (record.uniform_shifts()?, record.terms());
-    let (own, other, window) = match direction {
-        Direction::Forward => (0, 1, terms.client_window),
-        Direction::Reverse => (1, 0, terms.server_window),
-    };
+    let (own, other) = record.uniform_shifts(direction)?;
     let options = UsualOptions::of(segment)?;
+    let terms = record.terms();
+    let window = match direction {
+        Direction::Forward => terms.client_window,
+        Direction::Reverse => terms.server_window,
+    };
     let (head, rest) = segment.split_first_chunk_mut::<{ tcp::LENGTH }>()?;
-    let mut delta = move_number(head, tcp::SEQUENCE, shifts[own]);
-    delta = delta.and(move_number(head, tcp::ACKNOWLEDGEMENT, shifts[other].wrapping_neg()));
+    let sequence = move_number(head, tcp::SEQUENCE, own);
+    let mut delta = sequence.and(move_number(head, tcp::ACKNOWLEDGEMENT, other.wrapping_neg()));
     if options == UsualOptions::Stamps
         && let Some(stamps) = rest.first_chunk_mut::<12>()
     {
-        let by = record.timestamps();
-        delta = delta.and(move_number(stamps, 4, by[own]));
-        delta = delta.and(move_number(stamps, 8, by[other].wrapping_neg()));
+        let [own, other] = record.timestamps_of(direction);
+        delta = delta.and(move_number(stamps, 4, own)).and(move_number(stamps, 8, other.wrapping_neg()));
     }
     if window != 0 {
         delta = delta.and(rescale(head, window));
@@ -80,7 +82,7 @@ pub fn translate_usual(segment: &mut [u8], record: &Extension, direction: Direct
 }
 
 /// Adds to the number at an even offset, which lies inside.
-#[inline]
+#[inline(always)]
 fn move_number<const N: usize>(bytes: &mut [u8; N], at: usize, by: u32) -> Delta {
     let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { return Delta::default() };
     let old = *place;
@@ -99,7 +101,7 @@ pub enum UsualOptions {
 
 impl UsualOptions {
     /// Of a segment. `None` where there are others.
-    #[inline]
+    #[inline(always)]
     pub fn of(segment: &[u8]) -> Option<Self> {
         const STAMPS: [u8; 4] = [TcpOption::NO_OPERATION, TcpOption::NO_OPERATION, TcpOption::TIMESTAMPS, 10];
         match segment.get(tcp::DATA_OFFSET)? >> 4 {
@@ -188,6 +190,7 @@ fn change(segment: &mut [u8], at: usize, to: impl Fn(u32) -> u32) -> Delta {
 }
 
 /// Shifts the window to the right, or to the left as far as its 16 bits go.
+#[inline(never)]
 fn rescale(segment: &mut [u8], bits: i8) -> Delta {
     let Some(old) = segment.get(tcp::WINDOW..).and_then(<[u8]>::first_chunk::<2>) else { return Delta::default() };
     let window = u32::from(u16::from_be_bytes(*old));

@@ -3,6 +3,8 @@
 //! Sums are taken in the machine's byte order, which the ones' complement sum permits (RFC 1071 section 2 B): what is
 //! folded is stored in the machine's order too.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
+
 use super::{Fragment, Headers, IpVersion, ipv4, ipv6, number, sctp, tcp, udp};
 use crate::counters::Drop;
 
@@ -32,6 +34,34 @@ pub fn sum_array<const N: usize>(bytes: &[u8; N]) -> u64 {
         [a, b] => total + u64::from(u16::from_ne_bytes([*a, *b])),
         _ => total,
     }
+}
+
+/// Whether a few bytes that contain their checksum, as an IPv4 header does, are whole.
+#[inline(always)]
+pub fn is_right<const N: usize>(bytes: &[u8; N]) -> bool {
+    fold(words(bytes).fold(0, add)) == 0xffff
+}
+
+/// Bytes as words of 64 bits in the machine's order, with zeros behind the last.
+#[inline]
+fn words<const N: usize>(bytes: &[u8; N]) -> impl Iterator<Item = u64> {
+    const { assert!(N.is_multiple_of(2), "headers and fields have whole words") };
+    let (words, rest) = bytes.as_chunks::<8>();
+    let last = match rest {
+        [] => None,
+        [a, b] => Some([*a, *b, 0, 0, 0, 0, 0, 0]),
+        [a, b, c, d] => Some([*a, *b, *c, *d, 0, 0, 0, 0]),
+        [a, b, c, d, e, f, ..] => Some([*a, *b, *c, *d, *e, *f, 0, 0]),
+        [..] => None,
+    };
+    words.iter().copied().chain(last).map(u64::from_ne_bytes)
+}
+
+/// The ones' complement sum of two, whose carry comes round (RFC 1071 section 2 B).
+#[inline]
+const fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u64
 }
 
 /// Folds a sum into 16 bits.
@@ -69,7 +99,7 @@ pub fn transport(pseudo: u64, protocol: u8, bytes: &[u8]) -> [u8; 2] {
     if protocol == number::UDP && value == [0, 0] { [0xff, 0xff] } else { value }
 }
 
-/// What changed below a checksum.
+/// What changed below a checksum: a ones' complement sum.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delta(u64);
 
@@ -78,20 +108,45 @@ impl Delta {
     #[inline]
     #[must_use]
     pub fn replace<const N: usize>(self, old: [u8; N], new: [u8; N]) -> Self {
-        Self(self.0 + sum_array(&old.map(|byte| !byte)) + sum_array(&new))
+        let difference = |(old, new): (u64, u64)| {
+            let (difference, borrow) = new.overflowing_sub(old);
+            difference.wrapping_sub(u64::from(borrow))
+        };
+        Self(words(&old).zip(words(&new)).map(difference).fold(self.0, add))
     }
 
     /// Two changes together.
     #[inline]
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+        Self(add(self.0, other.0))
     }
 
-    /// The field after the change: `~(~HC + ~m + m')`, equation 3 of RFC 1624.
+    /// The change in 16 bits.
+    #[inline]
+    #[must_use]
+    pub const fn folded(self) -> u16 {
+        fold(self.0)
+    }
+
+    /// The change that was folded.
+    #[inline]
+    #[must_use]
+    pub const fn of_folded(folded: u16) -> Self {
+        Self(folded as u64)
+    }
+
+    /// The change back of one that was folded.
+    #[inline]
+    #[must_use]
+    pub const fn back_of_folded(folded: u16) -> Self {
+        Self(!folded as u64)
+    }
+
+    /// The field after the change: `~(~HC + (m' - m))`, equation 3 of RFC 1624. It is 0xffff only if it was.
     #[inline]
     pub fn apply(self, old: [u8; 2]) -> [u8; 2] {
-        field(u64::from(!u16::from_ne_bytes(old)) + self.0)
+        field(add(self.0, u64::from(!u16::from_ne_bytes(old))))
     }
 
     /// The field of a UDP header after the change: zero, "no checksum", stays (RFC 768); a sum of zero is sent as 0xffff.

@@ -26,10 +26,11 @@ pub(super) fn usual<F: Path>(
     destination: &Brief,
     direction: Direction,
 ) -> Option<Delta> {
-    let record = F::table(context.shared).extension(entry)?;
-    let segment = frame.get_mut(F::L4..plain.end as usize)?;
+    let record = F::table(context.shared).extension_beside(entry)?;
+    let segment = frame.get_mut(F::L4..)?;
     if record.bits() & (PROXIED | bit::RESET) != 0 {
-        return remarkable(context, segment, plain.tcp, record, destination, direction);
+        let segment = segment.get_mut(..plain.end() - F::L4)?;
+        return remarkable(context, segment, plain.tcp(), record, destination, direction);
     }
     translate_usual(segment, record, direction)
 }
