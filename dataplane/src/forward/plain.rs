@@ -5,25 +5,18 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
 
-use super::tun::Outer;
+use super::tun::{Inside, Outer};
 use crate::wire::checksum::Delta;
-use crate::wire::plain::{L3, L4_V4, L4_V6};
+use crate::wire::plain::{L3, L4_V4, L4_V6, Transport};
 use crate::wire::{ipv4, ipv6, tcp, udp};
 
 /// Length of an Ethernet header's addresses.
 pub const LINK: usize = 12;
 /// Bytes of a transport header up to the end of its checksum.
 const TCP_HEAD: usize = tcp::CHECKSUM + 2;
+/// Bytes of the ports in front of it.
+const PORTS: usize = 4;
 const UDP_HEAD: usize = udp::CHECKSUM + 2;
-
-/// Which transport a plain packet has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-}
 
 /// Gives an IPv4 packet new Ethernet addresses, the addresses and ports of a packed key, and a TTL one less. `moved` is
 /// what else was changed below the transport's checksum.
@@ -51,18 +44,28 @@ pub fn translate_v4(
 
 /// As [`translate_v4`], for an IPv6 packet.
 #[inline(always)]
-pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5], moved: Delta) {
-    let ports = to[4] as u32;
+pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5]) {
+    let Some(head) = frame.first_chunk::<{ L4_V6 + PORTS }>() else { return };
+    let mut changed = replaced::<_, 4>(head, L4_V6, (to[4] as u32).to_le_bytes());
+    for (place, word) in to[..4].iter().enumerate() {
+        changed = changed.and(replaced(head, L3 + ipv6::SOURCE + 8 * place, word.to_le_bytes()));
+    }
+    exchange_v6(frame, transport, link, to, changed);
+}
+
+/// As [`translate_v6`], where it is known what changes below the transport's checksum.
+#[inline(always)]
+pub fn exchange_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5], changed: Delta) {
     match transport {
         Transport::Tcp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V6 + TCP_HEAD }>() else { return };
-            let delta = moved.and(address_v6(head, link, to)).and(replace(head, L4_V6, ports));
-            update(head, L4_V6 + tcp::CHECKSUM, |sum| delta.apply(sum));
+            address_v6(head, link, to);
+            update(head, L4_V6 + tcp::CHECKSUM, |sum| changed.apply(sum));
         }
         Transport::Udp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V6 + UDP_HEAD }>() else { return };
-            let delta = moved.and(address_v6(head, link, to)).and(replace(head, L4_V6, ports));
-            update(head, L4_V6 + udp::CHECKSUM, |sum| delta.apply_udp(sum));
+            address_v6(head, link, to);
+            update(head, L4_V6 + udp::CHECKSUM, |sum| changed.apply_udp(sum));
         }
     }
 }
@@ -71,7 +74,10 @@ pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], t
 #[inline(always)]
 pub fn route_v4(frame: &mut [u8], link: &[u8; LINK]) {
     if let Some(head) = frame.first_chunk_mut::<L4_V4>() {
-        route_header_v4(head, link, Delta::default());
+        head[..LINK].copy_from_slice(link);
+        if let Some(ip) = head.last_chunk_mut() {
+            age_v4(ip);
+        }
     }
 }
 
@@ -83,15 +89,43 @@ pub fn route_v6(frame: &mut [u8], link: &[u8; LINK]) {
     }
 }
 
-/// Puts an outer header into a packet that was moved forward by its length: `frame` begins with the Ethernet header
-/// to be written, the outer one, and the packet, which is sent on by [`route_v4`] or [`route_v6`].
+/// Sends an IPv4 packet on in an outer one: `frame` begins with room for the Ethernet header and the outer one.
 #[inline(always)]
-pub fn encapsulate(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u16) {
-    let Some((ethernet, rest)) = frame.split_first_chunk_mut::<L3>() else { return };
-    let Some((out, inner)) = rest.split_at_mut_checked(outer.length()) else { return };
+pub fn encapsulate_v4(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u16) {
+    let Some((head, inner)) = frame.split_at_mut_checked(L3 + outer.length()) else { return };
+    let length = inner.len();
+    let Some(ip) = inner.first_chunk_mut() else { return };
+    age_v4(ip);
+    wrap(head, link, outer, (&Inside::of_v4(ip), length), id);
+}
+
+/// As [`encapsulate_v4`], for an IPv6 packet.
+#[inline(always)]
+pub fn encapsulate_v6(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u16) {
+    let Some((head, inner)) = frame.split_at_mut_checked(L3 + outer.length()) else { return };
+    let length = inner.len();
+    let Some(ip) = inner.first_chunk_mut::<{ ipv6::LENGTH }>() else { return };
+    ip[ipv6::HOP_LIMIT] = ip[ipv6::HOP_LIMIT].wrapping_sub(1);
+    wrap(head, link, outer, (&Inside::of_v6(ip), length), id);
+}
+
+/// Writes the headers in front of a packet of so many bytes.
+#[inline(always)]
+fn wrap(head: &mut [u8], link: &[u8; LINK], outer: &Outer, (inside, length): (&Inside, usize), id: u16) {
+    let Some((ethernet, out)) = head.split_first_chunk_mut::<L3>() else { return };
     ethernet[..LINK].copy_from_slice(link);
     ethernet[LINK..].copy_from_slice(&outer.version().ether_type());
-    outer.write(out, inner, id);
+    outer.write(out, inside, length, id);
+}
+
+/// A TTL one less, and the checksum that goes with it: 0x0100 more, the carry brought round. 0xffff becomes 0, which
+/// it equals, as everywhere.
+#[inline(always)]
+fn age_v4(ip: &mut [u8; ipv4::LENGTH]) {
+    ip[ipv4::TTL] = ip[ipv4::TTL].wrapping_sub(1);
+    let sum = u32::from(u16::from_be_bytes([ip[ipv4::CHECKSUM], ip[ipv4::CHECKSUM + 1]])) + 0x100;
+    let sum = sum + u32::from(sum >= 0xffff);
+    ip[ipv4::CHECKSUM..ipv4::SOURCE].copy_from_slice(&(sum as u16).to_be_bytes());
 }
 
 #[inline(always)]
@@ -102,11 +136,12 @@ fn address_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: 
 }
 
 #[inline(always)]
-fn address_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], &[a, b, c, d, _]: &[u64; 5]) -> Delta {
+fn address_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], to: &[u64; 5]) {
     route_header_v6(head, link);
-    let at = L3 + ipv6::SOURCE;
-    let source = replace_wide(head, at, a).and(replace_wide(head, at + 8, b));
-    source.and(replace_wide(head, at + 16, c)).and(replace_wide(head, at + 24, d))
+    for (place, word) in to[..4].iter().enumerate() {
+        replace_wide(head, L3 + ipv6::SOURCE + 8 * place, *word);
+    }
+    replace(head, L4_V6, to[4] as u32);
 }
 
 #[inline(always)]
@@ -138,6 +173,13 @@ fn replace_wide<const N: usize>(head: &mut [u8; N], at: usize, new: u64) -> Delt
     let Some(place) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) else { return Delta::default() };
     let old = std::mem::replace(place, new.to_le_bytes());
     Delta::default().replace(old, *place)
+}
+
+/// The difference for a checksum over bytes at an offset, which lies inside, if others come in their place.
+#[inline]
+fn replaced<const N: usize, const M: usize>(head: &[u8; N], at: usize, new: [u8; M]) -> Delta {
+    let Some(old) = head.get(at..).and_then(<[u8]>::first_chunk::<M>) else { return Delta::default() };
+    Delta::default().replace(*old, new)
 }
 
 /// Changes the checksum field at an offset, which lies inside.
@@ -223,7 +265,7 @@ mod tests {
             let (mut theirs, headers) = (ours.clone(), parsed(&ours));
             let [source, destination] = new.map(Ipv6Addr::from);
             let to = Rewrite { source, source_port, destination, destination_port };
-            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)), Delta::default());
+            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)));
             nat::rewrite_v6(&mut theirs, &headers, &to);
             general(&mut theirs, &headers);
             prop_assert_eq!(&ours, &theirs);

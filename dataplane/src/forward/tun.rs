@@ -4,6 +4,8 @@
 //! DSCP and ECN are copied outwards (RFC 6040, normal mode); DF is copied from IPv4 and set for IPv6 inside, so that
 //! path MTU discovery goes on through the tunnel.
 
+#![allow(clippy::inline_always, reason = "part of the way of every packet: see worker::carry")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::gre;
@@ -174,15 +176,14 @@ impl Outer {
         }
     }
 
-    /// As [`write_outer`] with nothing between.
-    #[inline]
-    pub fn write(&self, out: &mut [u8], inner: &[u8], id: u16) {
-        let Some(inside) = Inside::of(inner) else { return };
+    /// As [`write_outer`] with nothing between, in front of `length` bytes.
+    #[inline(always)]
+    pub fn write(&self, out: &mut [u8], inside: &Inside, length: usize, id: u16) {
         match self {
             Self::V4(header, sum) => {
                 let Some(out) = out.first_chunk_mut::<{ ipv4::LENGTH }>() else { return };
                 *out = *header;
-                let length = ((ipv4::LENGTH + inner.len()) as u16).to_be_bytes();
+                let length = ((ipv4::LENGTH + length) as u16).to_be_bytes();
                 let (id, fragment) = (id.to_be_bytes(), inside.dont_fragment.to_be_bytes());
                 let word = |bytes| u64::from(u16::from_ne_bytes(bytes));
                 let class_and_protocol = word([0, inside.traffic_class]) + word([0, inside.protocol]);
@@ -199,7 +200,7 @@ impl Outer {
                 *out = *header;
                 out[0] |= inside.traffic_class >> 4;
                 out[1] |= inside.traffic_class << 4;
-                put(out, ipv6::PAYLOAD_LENGTH, (inner.len() as u16).to_be_bytes());
+                put(out, ipv6::PAYLOAD_LENGTH, (length as u16).to_be_bytes());
                 out[ipv6::NEXT_HEADER] = inside.protocol;
             }
         }
@@ -207,22 +208,35 @@ impl Outer {
 }
 
 /// What the outer header takes over from the inner one.
-struct Inside {
+#[derive(Clone, Copy, Debug)]
+pub struct Inside {
     protocol: u8,
     traffic_class: u8,
     dont_fragment: u16,
 }
 
 impl Inside {
+    /// Of an IPv4 header.
+    #[inline(always)]
+    pub fn of_v4(header: &[u8; ipv4::LENGTH]) -> Self {
+        let word = u16::from_be_bytes([header[ipv4::FRAGMENT], header[ipv4::FRAGMENT + 1]]);
+        let dont_fragment = word & ipv4::DONT_FRAGMENT;
+        Self { protocol: number::IPV4, traffic_class: header[ipv4::TOS], dont_fragment }
+    }
+
+    /// Of an IPv6 header.
+    #[inline(always)]
+    pub fn of_v6(header: &[u8; ipv6::LENGTH]) -> Self {
+        let traffic_class = header[0] << 4 | header[1] >> 4;
+        Self { protocol: number::IPV6, traffic_class, dont_fragment: ipv4::DONT_FRAGMENT }
+    }
+
     #[inline]
     fn of(inner: &[u8]) -> Option<Self> {
-        let [first, second, ..] = *inner else { return None };
-        if first >> 4 == 6 {
-            let traffic_class = first << 4 | second >> 4;
-            return Some(Self { protocol: number::IPV6, traffic_class, dont_fragment: ipv4::DONT_FRAGMENT });
+        match inner.first()? >> 4 {
+            6 => inner.first_chunk().map(Self::of_v6),
+            _ => inner.first_chunk().map(Self::of_v4),
         }
-        let word = u16::from_be_bytes(*inner.get(ipv4::FRAGMENT..)?.first_chunk()?);
-        Some(Self { protocol: number::IPV4, traffic_class: second, dont_fragment: word & ipv4::DONT_FRAGMENT })
     }
 }
 
@@ -255,7 +269,7 @@ mod tests {
             write_outer(&mut one, &inner, ends, Shim::None, id);
             let outer = Outer::new(ends);
             prop_assert_eq!((outer.length(), outer.version()), (ends.overhead(), ends.version()));
-            outer.write(&mut two, &inner, id);
+            outer.write(&mut two, &Inside::of(&inner).unwrap(), inner.len(), id);
             prop_assert_eq!(one, two);
         }
     }

@@ -19,6 +19,8 @@ impl EtherType {
 pub mod ethernet {
     /// Length without tags.
     pub const LENGTH: usize = 14;
+    /// Offset of the type, without tags: length of both addresses.
+    pub const TYPE: usize = 12;
 }
 
 /// What both IP versions share.

@@ -143,7 +143,7 @@ impl Headers {
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Headers, Drop> {
     let Some(plain) = Plain::of(frame) else { return parse_any(frame) };
-    let l4 = ethernet::LENGTH + plain.version.header_length();
+    let l4 = ethernet::LENGTH + plain.version().header_length();
     let port = |at| array::<2>(frame, at).map_or(NetPort::ANY, NetPort::from_wire);
     Ok(plain.headers(port(l4), port(l4 + 2)))
 }

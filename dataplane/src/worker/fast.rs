@@ -6,13 +6,12 @@
 
 #![allow(clippy::inline_always, reason = "part of the way of every packet: see carry")]
 
-use super::lot::{Item, Shape};
+use super::lot::Item;
 use super::path::Path;
 use super::{Context, Hands, renumber};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Likely, flag};
-use crate::forward::plain::{self, Transport};
 use crate::forward::tun::Outer;
 use crate::ident::PortIndex;
 use crate::next_hop::{NextHops, PlainHop};
@@ -21,8 +20,8 @@ use crate::rules::Scope;
 use crate::service::{DestinationSlot, Method, Services};
 use crate::state::{TcpState, UDP_STATE};
 use crate::wire::checksum::Delta;
-use crate::wire::plain::L3;
-use crate::wire::{Plain, TcpFlags, number};
+use crate::wire::plain::{L3, Transport};
+use crate::wire::{Plain, TcpFlags};
 
 /// What the packets of a burst are compared with, and what is counted of them.
 pub(super) struct Fast<'a> {
@@ -35,6 +34,7 @@ pub(super) struct Fast<'a> {
 }
 
 /// A packet that changes nothing: its transport, the state of the flows that it may belong to, their next deadline.
+#[derive(Clone, Copy)]
 struct Usual {
     transport: Transport,
     state: u8,
@@ -73,14 +73,38 @@ impl<'a> Fast<'a> {
         &mut self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        mut frame: Frame,
+        frame: Frame,
         item: &Item<F>,
     ) -> Option<Frame> {
-        let Shape::Plain(plain) = item.shape else { return Some(frame) };
+        const STEADY: TcpFlags = TcpFlags::ACK;
+        const TELLING: TcpFlags = STEADY.with(TcpFlags::SYN).with(TcpFlags::FIN).with(TcpFlags::RST);
+        let Some(plain) = item.plain else { return Some(frame) };
+        // A body for each: what they are compared with is known then.
+        if plain.is_segment(STEADY, TELLING) {
+            let state = TcpState::Established.to_u8();
+            let usual = Usual { transport: Transport::Tcp, state, deadline: self.tcp_deadline };
+            self.usual(context, hands, frame, (item, plain), usual)
+        } else if plain.transport() == Transport::Udp {
+            let usual = Usual { transport: Transport::Udp, state: UDP_STATE, deadline: self.udp_deadline };
+            self.usual(context, hands, frame, (item, plain), usual)
+        } else {
+            Some(frame)
+        }
+    }
+
+    /// Sends a packet on that moves nothing but a deadline in a flow that is usual too, or gives it back.
+    #[inline(always)]
+    fn usual<F: Path, P: Ports>(
+        &mut self,
+        context: Context<'_>,
+        hands: &mut Hands<P>,
+        mut frame: Frame,
+        (item, plain): (&Item<F>, Plain),
+        usual: Usual,
+    ) -> Option<Frame> {
         let Some(Likely { entry, state, direction }) = F::table(context.shared).likely(&item.key, &item.probe) else {
             return Some(frame);
         };
-        let Some(usual) = self.usual(plain) else { return Some(frame) };
         if !state.is_just(usual.state, flag::CONTROLLED | flag::EXTENDED) || entry.deadline().reached(self.now) {
             return Some(frame);
         }
@@ -91,7 +115,7 @@ impl<'a> Fast<'a> {
         };
         let (Some(destination), Some(hop)) = (self.services.brief(slot), hop) else { return Some(frame) };
         let length = plain.ip_length();
-        if plain.ttl <= 1 || length > usize::from(hop.mtu) {
+        if plain.ttl() <= 1 || length > usize::from(hop.mtu) {
             return Some(frame);
         }
         let other = entry.words(direction.opposite());
@@ -103,7 +127,7 @@ impl<'a> Fast<'a> {
                 renumber::usual(context, bytes, plain, entry, destination, direction)
             };
             let Some(moved) = moved else { return Some(frame) };
-            F::translate_plain(bytes, usual.transport, &hop.link, &F::turned(&other), moved);
+            F::exchange_plain(bytes, usual.transport, &hop.link, (entry, direction), &F::turned(&other), moved);
         } else {
             match (destination.method, &destination.outer) {
                 (Method::Dr, _) => F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link),
@@ -120,21 +144,6 @@ impl<'a> Fast<'a> {
         entry.set_deadline(usual.deadline);
         self.send(context, hands, frame, hop.port);
         None
-    }
-
-    /// What a packet is that moves nothing in an established flow but its deadline.
-    #[inline(always)]
-    fn usual(&self, plain: Plain) -> Option<Usual> {
-        const MOVING: u8 = TcpFlags::SYN.with(TcpFlags::FIN).with(TcpFlags::RST).byte();
-        const STEADY: u8 = TcpFlags::ACK.byte();
-        match plain.protocol {
-            number::TCP if plain.tcp.byte() & (MOVING | STEADY) == STEADY => {
-                let state = TcpState::Established.to_u8();
-                Some(Usual { transport: Transport::Tcp, state, deadline: self.tcp_deadline })
-            }
-            number::UDP => Some(Usual { transport: Transport::Udp, state: UDP_STATE, deadline: self.udp_deadline }),
-            _ => None,
-        }
     }
 
     /// Sends a finished frame; what was sent is counted by [`Fast::count`].
@@ -176,12 +185,11 @@ fn encapsulate<F: Path, P: Ports>(
     hop: &PlainHop,
     outer: &Outer,
 ) {
-    F::route_plain(hands.ports.bytes_mut(frame), &hop.link);
     // Without what pads the Ethernet frame.
     frame.set_len(L3 + length);
     if frame.grow_front(outer.length()) {
         hands.next_id = hands.next_id.wrapping_add(1);
         let id = hands.next_id;
-        plain::encapsulate(hands.ports.bytes_mut(frame), &hop.link, outer, id);
+        F::encapsulate_plain(hands.ports.bytes_mut(frame), &hop.link, outer, id);
     }
 }

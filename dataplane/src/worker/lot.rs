@@ -12,25 +12,23 @@ use crate::wire::{Headers, Plain};
 /// What is known of a packet in a lot.
 pub(super) struct Item<F: Path> {
     pub(super) probe: Probe,
-    pub(super) shape: Shape,
+    /// What it says, if it is plain.
+    pub(super) plain: Option<Plain>,
     pub(super) key: F::Words,
 }
 
-/// What a packet looks like.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Shape {
-    /// Plain: this says all.
-    Plain(Plain),
-    /// Of another shape: where in the lot its headers stand.
-    Other(u8),
+/// A packet that is not plain: where it stands in its lot, and its headers.
+pub(super) struct Other {
+    at: u8,
+    headers: Headers,
 }
 
 /// Packets of one family, at most a burst of them: frames and what is known of them side by side.
 pub(super) struct Lot<F: Path> {
     pub(super) frames: ArrayVec<Frame, BURST>,
     pub(super) items: ArrayVec<Item<F>, BURST>,
-    /// The headers of packets that are not plain.
-    pub(super) others: ArrayVec<Headers, BURST>,
+    /// Those of packets that are not plain.
+    pub(super) others: ArrayVec<Other, BURST>,
 }
 
 impl<F: Path> Lot<F> {
@@ -41,17 +39,17 @@ impl<F: Path> Lot<F> {
     /// Adds a plain packet. Gives the frame back when the lot is full.
     #[inline(always)]
     pub(super) fn push_plain(&mut self, frame: Frame, plain: Plain, key: F::Words, probe: Probe) -> Option<Frame> {
-        self.push(frame, Item { probe, shape: Shape::Plain(plain), key })
+        self.push(frame, Item { probe, plain: Some(plain), key })
     }
 
     /// As [`Lot::push_plain`], of another shape.
     #[cold]
     pub(super) fn push_other(&mut self, frame: Frame, headers: &Headers, key: F::Words, probe: Probe) -> Option<Frame> {
-        let shape = Shape::Other(self.others.len() as u8);
-        if self.others.try_push(*headers).is_err() {
+        let at = self.items.len() as u8;
+        if self.others.try_push(Other { at, headers: *headers }).is_err() {
             return Some(frame);
         }
-        self.push(frame, Item { probe, shape, key })
+        self.push(frame, Item { probe, plain: None, key })
     }
 
     #[inline(always)]
@@ -63,12 +61,12 @@ impl<F: Path> Lot<F> {
     }
 }
 
-impl Shape {
-    /// A packet's headers, of the other shapes of its lot.
-    pub(super) fn headers<F: Path>(self, others: &[Headers], key: &FlowKey<F::Addr>) -> Option<Headers> {
-        match self {
-            Self::Plain(plain) => Some(plain.headers(key.source_port, key.destination_port)),
-            Self::Other(at) => others.get(at as usize).copied(),
+impl<F: Path> Item<F> {
+    /// The headers of the packet `at` this place of its lot, which holds `others`.
+    pub(super) fn headers(&self, at: usize, others: &[Other], key: &FlowKey<F::Addr>) -> Option<Headers> {
+        match self.plain {
+            Some(plain) => Some(plain.headers(key.source_port, key.destination_port)),
+            None => others.iter().find(|other| usize::from(other.at) == at).map(|other| other.headers),
         }
     }
 }

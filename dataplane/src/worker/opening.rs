@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 
 use super::egress::Learnt;
 use super::fast::Fast;
-use super::lot::{Item, Shape};
+use super::lot::{Item, Other};
 use super::pass::{self, Keyed};
 use super::path::{self, Path};
 use super::syn_proxy::answer::{self, Answers};
@@ -18,15 +18,14 @@ use super::{Context, Hands, Packet, admit, carry, mixed};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{Direction, FlowKey, FlowRef, Insert, PackedFlow, Probe, flag};
-use crate::forward::plain::Transport;
 use crate::ident::{Endpoint, PortIndex, Protocol};
 use crate::next_hop::{NextHops, PlainHop};
 use crate::port::{BURST, Frame, Ports};
 use crate::sched::Arrival;
 use crate::service::{AccessLists, Activity, Destination, Method, Service};
 use crate::state::{TcpState, UDP_STATE, View};
-use crate::wire::checksum::Delta;
-use crate::wire::{Headers, Plain, TcpFlags, number};
+use crate::wire::plain::Transport;
+use crate::wire::{Plain, TcpFlags};
 
 /// New flows of a burst that have a server and are not in the table yet.
 pub(super) struct Opening<'a, F: Path> {
@@ -64,7 +63,7 @@ enum Treatment<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Known<'l, F: Path> {
     pub(super) items: &'l [Item<F>],
-    pub(super) others: &'l [Headers],
+    pub(super) others: &'l [Other],
     pub(super) port: PortIndex,
 }
 
@@ -108,10 +107,10 @@ impl Beginnings {
 
     #[inline]
     fn of(&self, plain: Plain, destination: &Destination) -> Beginning {
-        match (plain.protocol, destination.method.is_two_way()) {
-            (number::TCP, true) => self.two_way,
-            (number::TCP, false) => self.one_way,
-            _ => self.datagram,
+        match (plain.transport(), destination.method.is_two_way()) {
+            (Transport::Tcp, true) => self.two_way,
+            (Transport::Tcp, false) => self.one_way,
+            (Transport::Udp, _) => self.datagram,
         }
     }
 }
@@ -133,8 +132,8 @@ impl<'a, F: Path> Opening<'a, F> {
         frame: Frame,
         (at, item): (usize, &Item<F>),
     ) -> Option<Frame> {
-        match item.shape {
-            Shape::Plain(plain) if item.probe.is_miss() && opens(plain) => {
+        match item.plain {
+            Some(plain) if item.probe.is_miss() && opens(plain) => {
                 let Some(key) = F::unpack(&item.key) else { return Some(frame) };
                 match self.treatment(context, item, &key) {
                     &Treatment::Scheduled(service) => self.schedule(context, service, frame, at, (item, plain, &key)),
@@ -221,10 +220,8 @@ impl<F: Path> Scheduled<'_, F> {
         known: Known<'_, F>,
         beginnings: &Beginnings,
     ) {
-        let Some((item, plain)) = known.items.get(usize::from(self.at)).and_then(|item| match item.shape {
-            Shape::Plain(plain) => Some((item, plain)),
-            Shape::Other(_) => None,
-        }) else {
+        let Some((item, plain)) = known.items.get(usize::from(self.at)).and_then(|item| Some((item, item.plain?)))
+        else {
             // It was scheduled as a plain one of this lot.
             return hands.discard(context, self.frame, Drop::Truncated);
         };
@@ -282,12 +279,12 @@ impl<F: Path> Scheduled<'_, F> {
             traffic.connections.add(1);
         }
         match self.hop {
-            Some(hop) if plain.ttl > 1 && length <= usize::from(hop.mtu) && destination.method != Method::Tun => {
+            Some(hop) if plain.ttl() > 1 && length <= usize::from(hop.mtu) && destination.method != Method::Tun => {
                 destination.counts.carried(context.worker, Direction::Forward, length);
                 let bytes = hands.ports.bytes_mut(&mut self.frame);
                 if F::is_key(&self.reverse) {
                     let to = F::turned(&self.reverse);
-                    F::translate_plain(bytes, transport(plain), &hop.link, &to, Delta::default());
+                    F::translate_plain(bytes, plain.transport(), &hop.link, &to);
                 } else {
                     F::route_plain(bytes, &hop.link);
                 }
@@ -327,13 +324,8 @@ impl<F: Path> Scheduled<'_, F> {
 /// Whether a packet opens a flow whatever the policy is.
 #[inline]
 fn opens(plain: Plain) -> bool {
-    const DECIDING: u8 = TcpFlags::SYN.with(TcpFlags::ACK).with(TcpFlags::FIN).with(TcpFlags::RST).byte();
-    plain.protocol == number::UDP || plain.tcp.byte() & DECIDING == TcpFlags::SYN.byte()
-}
-
-#[inline]
-const fn transport(plain: Plain) -> Transport {
-    if plain.protocol == number::UDP { Transport::Udp } else { Transport::Tcp }
+    const DECIDING: TcpFlags = TcpFlags::SYN.with(TcpFlags::ACK).with(TcpFlags::FIN).with(TcpFlags::RST);
+    plain.transport() == Transport::Udp || plain.is_segment(TcpFlags::SYN, DECIDING)
 }
 
 /// How packets to an endpoint are treated. Where anything stands before new flows, they go the general way.

@@ -39,8 +39,17 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
         return watch::burst(context, hands, watch, source, burst);
     }
     let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
-    for frame in burst.drain(..) {
-        sort(context, hands, frame, source, &mut v4, &mut v6);
+    match source.checksum {
+        ChecksumMode::Offload => {
+            for frame in burst.drain(..) {
+                sort(context, hands, frame, source, &mut v4, &mut v6);
+            }
+        }
+        ChecksumMode::Full => {
+            for frame in burst.drain(..) {
+                sort_closely(context, hands, frame, source, &mut v4, &mut v6);
+            }
+        }
     }
     look_up(context, hands, &mut v4, port);
     look_up(context, hands, &mut v6, port);
@@ -51,7 +60,7 @@ pub(super) fn burst<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, port: 
 #[inline(never)]
 pub(super) fn alone<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, source: Source, frame: Frame) {
     let (mut v4, mut v6) = (Lot::<V4>::new(), Lot::<V6>::new());
-    sort(context, hands, frame, source, &mut v4, &mut v6);
+    sort_closely(context, hands, frame, source, &mut v4, &mut v6);
     look_up(context, hands, &mut v4, source.port);
     look_up(context, hands, &mut v6, source.port);
 }
@@ -87,12 +96,12 @@ fn sort<P: Ports>(
     v6: &mut Lot<V6>,
 ) {
     let bytes = hands.ports.bytes(&frame);
-    let left = match Plain::of(bytes) {
-        Some(plain) if from.checksum == ChecksumMode::Offload => match plain.version {
-            IpVersion::V4 => enlist(context, bytes, frame, plain, v4),
-            IpVersion::V6 => enlist(context, bytes, frame, plain, v6),
-        },
-        _ => Some(frame),
+    let left = if let Some(plain) = Plain::of_v4(bytes) {
+        enlist(context, bytes, frame, plain, v4)
+    } else if let Some(plain) = Plain::of_v6(bytes) {
+        enlist(context, bytes, frame, plain, v6)
+    } else {
+        Some(frame)
     };
     if let Some(frame) = left {
         sort_closely(context, hands, frame, from, v4, v6);
@@ -102,7 +111,7 @@ fn sort<P: Ports>(
 /// Adds a plain packet to its lot, or gives it back.
 #[inline(always)]
 fn enlist<F: Path>(context: Context<'_>, bytes: &[u8], frame: Frame, plain: Plain, lot: &mut Lot<F>) -> Option<Frame> {
-    match F::read_plain(bytes, plain.protocol) {
+    match F::read_plain(bytes, plain.protocol()) {
         Some(key) if !F::is_loopback(&key) => lot.push_plain(frame, plain, key, F::table(context.shared).aim(&key)),
         _ => Some(frame),
     }
@@ -211,8 +220,8 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
     // There are as many of both.
     let packets = lot.frames.drain(..).zip(&lot.items);
     let Some(mut fast) = Fast::new(context, hands) else {
-        for (frame, item) in packets {
-            act(context, hands, frame, item, known, |_| {});
+        for (at, (frame, item)) in packets.enumerate() {
+            act(context, hands, frame, (at, item), known, |_| {});
         }
         return;
     };
@@ -220,7 +229,7 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
     for (at, (frame, item)) in packets.enumerate() {
         let Some(frame) = fast.packet(context, hands, frame, item) else { continue };
         let Some(frame) = opening.packet(context, hands, &mut fast, frame, (at, item)) else { continue };
-        act(context, hands, frame, item, known, |hands| opening.finish(context, hands, &mut fast, known));
+        act(context, hands, frame, (at, item), known, |hands| opening.finish(context, hands, &mut fast, known));
     }
     opening.finish(context, hands, &mut fast, known);
     fast.count(context);
@@ -233,7 +242,7 @@ fn act<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &mut Hands<P>,
     frame: Frame,
-    item: &Item<F>,
+    (at, item): (usize, &Item<F>),
     known: Known<'_, F>,
     before: impl FnOnce(&mut Hands<P>),
 ) {
@@ -241,7 +250,7 @@ fn act<F: Path, P: Ports>(
         // It has ports, so it has a transport.
         return hands.discard(context, frame, Drop::UnhandledProtocol);
     };
-    let Some(headers) = item.shape.headers::<F>(known.others, &key) else {
+    let Some(headers) = item.headers(at, known.others, &key) else {
         return hands.discard(context, frame, Drop::Truncated);
     };
     let packet = Packet { frame, headers: &headers, port: known.port };

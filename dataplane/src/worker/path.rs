@@ -8,10 +8,12 @@ use super::{Hands, Shared};
 use crate::flow::{Direction, Family, FlowEntry, FlowKey, FlowTable, FlowWorker, V4, V6, transport};
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
-use crate::forward::plain::{self, Transport};
+use crate::forward::plain;
+use crate::forward::tun::Outer;
 use crate::ident::{NetPort, Protocol};
 use crate::state::{Activity, SctpState, TcpState, View};
 use crate::wire::checksum::Delta;
+use crate::wire::plain::Transport;
 use crate::wire::plain::{L3, L4_V4, L4_V6};
 use crate::wire::{Headers, ipv4, ipv6};
 
@@ -40,9 +42,21 @@ pub(super) trait Path: Family {
         inner: &Rewrite<Self::Addr>,
     );
     /// Gives a plain packet the addresses and ports of a packed key and sends it on its way: see [`plain`].
-    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta);
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words);
+    /// The same for a packet that has a flow's key of this direction, with the other key's. `moved` is what else was
+    /// changed below the transport's checksum.
+    fn exchange_plain(
+        frame: &mut [u8],
+        of: Transport,
+        link: &[u8; plain::LINK],
+        flow: (&FlowEntry<Self>, Direction),
+        to: &Self::Words,
+        moved: Delta,
+    );
     /// Sends a plain packet on its way as it is.
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]);
+    /// Sends a plain packet on in an outer one, for which there is room in front.
+    fn encapsulate_plain(frame: &mut [u8], link: &[u8; plain::LINK], outer: &Outer, id: u16);
     /// Offset of the addresses in an IP header.
     const ADDRESSES: usize;
     /// Offset of the transport header in a plain packet.
@@ -96,13 +110,30 @@ impl Path for V4 {
     }
 
     #[inline(always)]
-    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta) {
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
+        plain::translate_v4(frame, of, link, to, Delta::default());
+    }
+
+    #[inline(always)]
+    fn exchange_plain(
+        frame: &mut [u8],
+        of: Transport,
+        link: &[u8; plain::LINK],
+        _: (&FlowEntry<Self>, Direction),
+        to: &Self::Words,
+        moved: Delta,
+    ) {
         plain::translate_v4(frame, of, link, to, moved);
     }
 
     #[inline(always)]
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]) {
         plain::route_v4(frame, link);
+    }
+
+    #[inline(always)]
+    fn encapsulate_plain(frame: &mut [u8], link: &[u8; plain::LINK], outer: &Outer, id: u16) {
+        plain::encapsulate_v4(frame, link, outer, id);
     }
 
     #[inline]
@@ -164,13 +195,30 @@ impl Path for V6 {
     }
 
     #[inline(always)]
-    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta) {
-        plain::translate_v6(frame, of, link, to, moved);
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
+        plain::translate_v6(frame, of, link, to);
+    }
+
+    #[inline(always)]
+    fn exchange_plain(
+        frame: &mut [u8],
+        of: Transport,
+        link: &[u8; plain::LINK],
+        (entry, direction): (&FlowEntry<Self>, Direction),
+        to: &Self::Words,
+        moved: Delta,
+    ) {
+        plain::exchange_v6(frame, of, link, to, moved.and(entry.difference(direction)));
     }
 
     #[inline(always)]
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]) {
         plain::route_v6(frame, link);
+    }
+
+    #[inline(always)]
+    fn encapsulate_plain(frame: &mut [u8], link: &[u8; plain::LINK], outer: &Outer, id: u16) {
+        plain::encapsulate_v6(frame, link, outer, id);
     }
 
     #[inline]

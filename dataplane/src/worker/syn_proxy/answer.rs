@@ -123,10 +123,10 @@ pub(in super::super) fn plain<F: Path, P: Ports>(
     let hops = &context.snapshot.hops;
     let Some(hop) = hops.plain(hops.lookup(client.address)) else { return Some(frame) };
     hands.cookies.turn(context.now);
-    let headers = packet.version.header_length() + tcp::LENGTH;
+    let headers = packet.version().header_length() + tcp::LENGTH;
     let fits = hop.mtu.saturating_sub(headers as u16);
-    let l4 = ethernet::LENGTH + packet.version.header_length();
-    let syn = hands.ports.bytes(&frame).get(l4..usize::from(packet.end));
+    let l4 = ethernet::LENGTH + packet.version().header_length();
+    let syn = hands.ports.bytes(&frame).get(l4..packet.end());
     let Some(answer) = syn.and_then(|syn| answers.to(&hands.cookies, syn, (client, vip), fits)) else {
         return Some(frame);
     };
