@@ -247,7 +247,7 @@ impl<F: Family> FlowEntry<F> {
     /// Whether the flow has a reverse key.
     #[inline]
     pub fn is_two_way(&self) -> bool {
-        F::is_key(&F::load(&self.reverse))
+        F::hold_key(&self.reverse)
     }
 
     /// State and flags now.

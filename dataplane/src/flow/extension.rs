@@ -317,6 +317,12 @@ impl Extension {
         Terms::unpack(self.terms.load(Ordering::Relaxed))
     }
 
+    /// Whether windows of either side are shifted.
+    #[inline]
+    pub fn shifts_windows(&self) -> bool {
+        self.terms.load(Ordering::Relaxed) >> 16 != 0
+    }
+
     /// Sets what was agreed on.
     pub fn set_terms(&self, terms: Terms) {
         self.terms.store(terms.pack(), Ordering::Relaxed);

@@ -57,14 +57,16 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn without_source(words: &Self::Words) -> Self::Words;
     /// Whether the words are those of a key.
     fn is_key(words: &Self::Words) -> bool;
-    /// Whether source or destination is a loopback address.
-    fn is_loopback(words: &Self::Words) -> bool;
+    /// Whether source or destination may be a loopback address: true of a few others, too.
+    fn may_be_loopback(words: &Self::Words) -> bool;
     /// A packed key that no packet has, unless `mark` is 0.
     fn marked(words: Self::Words, mark: u8) -> Self::Words;
     /// Cells that hold no key.
     fn cells() -> Self::Cells;
     /// Reads cells, relaxed: whatever led the reader to them ordered their contents.
     fn load(cells: &Self::Cells) -> Self::Words;
+    /// Whether cells hold a key, as [`Family::load`] reads them.
+    fn hold_key(cells: &Self::Cells) -> bool;
     /// Whether cells hold this key, as [`Family::load`] reads them.
     fn holds(cells: &Self::Cells, words: &Self::Words) -> bool;
     /// Writes cells, relaxed: whatever publishes them orders their contents.
@@ -135,7 +137,7 @@ impl Family for V4 {
     }
 
     #[inline]
-    fn is_loopback(&[addresses, _]: &[u64; 2]) -> bool {
+    fn may_be_loopback(&[addresses, _]: &[u64; 2]) -> bool {
         let is_loopback = |half: u64| half as u8 == 127;
         is_loopback(addresses) || is_loopback(addresses >> 32)
     }
@@ -153,6 +155,11 @@ impl Family for V4 {
     #[inline]
     fn load(cells: &[AtomicU64; 2]) -> [u64; 2] {
         load(cells)
+    }
+
+    #[inline]
+    fn hold_key(cells: &[AtomicU64; 2]) -> bool {
+        cells[1].load(Ordering::Relaxed) != 0
     }
 
     #[inline]
@@ -226,9 +233,8 @@ impl Family for V6 {
     }
 
     #[inline]
-    fn is_loopback(&[a, b, c, d, _]: &[u64; 5]) -> bool {
-        let loopback = pack_v6(Ipv6Addr::LOCALHOST);
-        [a, b] == loopback || [c, d] == loopback
+    fn may_be_loopback(&[a, _, c, ..]: &[u64; 5]) -> bool {
+        a == 0 || c == 0
     }
 
     #[inline]
@@ -244,6 +250,11 @@ impl Family for V6 {
     #[inline]
     fn load(cells: &[AtomicU64; 5]) -> [u64; 5] {
         load(cells)
+    }
+
+    #[inline]
+    fn hold_key(cells: &[AtomicU64; 5]) -> bool {
+        cells[4].load(Ordering::Relaxed) != 0
     }
 
     #[inline]
@@ -417,10 +428,10 @@ mod tests {
 
     #[test]
     fn loopback_is_known_on_either_side() {
-        let four = |a: [u8; 4], b: [u8; 4]| V4::is_loopback(&V4::pack(&key(a.into(), b.into(), (1, 2), true)));
+        let four = |a: [u8; 4], b: [u8; 4]| V4::may_be_loopback(&V4::pack(&key(a.into(), b.into(), (1, 2), true)));
         assert!(four([127, 1, 2, 3], [1, 2, 3, 4]) && four([1, 2, 3, 4], [127, 0, 0, 1]));
         assert!(!four([1, 127, 127, 127], [126, 0, 0, 127]));
-        let six = |a: Ipv6Addr, b: Ipv6Addr| V6::is_loopback(&V6::pack(&key(a, b, (1, 2), true)));
+        let six = |a: Ipv6Addr, b: Ipv6Addr| V6::may_be_loopback(&V6::pack(&key(a, b, (1, 2), true)));
         let other: Ipv6Addr = "2001:db8::1".parse().unwrap();
         assert!(six(Ipv6Addr::LOCALHOST, other) && six(other, Ipv6Addr::LOCALHOST) && !six(other, other));
     }

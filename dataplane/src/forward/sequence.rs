@@ -55,17 +55,12 @@ impl Translation {
 }
 
 /// As [`translate`], of the usual segment: with ACK and without SYN, its numbers moved the same everywhere, no options
-/// but time stamps at their usual place. Gives the difference for the checksum, which is not touched; `None`, and
+/// but time stamps at their usual place, its window shifted to the right by so many bits. Gives the difference for the checksum, which is not touched; `None`, and
 /// nothing changed, where there is more to it.
 #[inline(always)]
-pub fn translate_usual(segment: &mut [u8], record: &Extension, direction: Direction) -> Option<Delta> {
+pub fn translate_usual(segment: &mut [u8], record: &Extension, direction: Direction, window: i8) -> Option<Delta> {
     let (own, other) = record.uniform_shifts(direction)?;
     let options = UsualOptions::of(segment)?;
-    let terms = record.terms();
-    let window = match direction {
-        Direction::Forward => terms.client_window,
-        Direction::Reverse => terms.server_window,
-    };
     let (head, rest) = segment.split_first_chunk_mut::<{ tcp::LENGTH }>()?;
     let sequence = move_number(head, tcp::SEQUENCE, own);
     let mut delta = sequence.and(move_number(head, tcp::ACKNOWLEDGEMENT, other.wrapping_neg()));
@@ -278,7 +273,8 @@ mod tests {
             let (mut theirs, before) = (ours.clone(), ours.clone());
             let headers = wire::parse(&ours).unwrap();
             let segment = &mut ours[headers.l4 as usize..];
-            let delta = translate_usual(segment, &record, direction);
+            let window = Translation::of(&record, direction).window;
+            let delta = translate_usual(segment, &record, direction, window);
             let is_uniform = shifts.iter().all(|shift| shift.before == shift.after);
             prop_assert_eq!(delta.is_some(), is_uniform && layout < 2);
             match delta {

@@ -118,8 +118,7 @@ impl<'a> Fast<'a> {
         if plain.ttl() <= 1 || length > usize::from(hop.mtu) {
             return Some(frame);
         }
-        let other = entry.words(direction.opposite());
-        if F::is_key(&other) {
+        if entry.is_two_way() {
             let bytes = hands.ports.bytes_mut(&mut frame);
             let moved = if state.flags() & flag::EXTENDED == 0 {
                 Some(Delta::default())
@@ -127,7 +126,8 @@ impl<'a> Fast<'a> {
                 renumber::usual(context, bytes, plain, entry, destination, direction)
             };
             let Some(moved) = moved else { return Some(frame) };
-            F::exchange_plain(bytes, usual.transport, &hop.link, (entry, direction), &F::turned(&other), moved);
+            let to = F::turned(&entry.words(direction.opposite()));
+            F::exchange_plain(bytes, usual.transport, &hop.link, (entry, direction), &to, moved);
         } else {
             match (destination.method, &destination.outer) {
                 (Method::Dr, _) => F::route_plain(hands.ports.bytes_mut(&mut frame), &hop.link),

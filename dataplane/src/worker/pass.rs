@@ -112,7 +112,7 @@ fn sort<P: Ports>(
 #[inline(always)]
 fn enlist<F: Path>(context: Context<'_>, bytes: &[u8], frame: Frame, plain: Plain, lot: &mut Lot<F>) -> Option<Frame> {
     match F::read_plain(bytes, plain.protocol()) {
-        Some(key) if !F::is_loopback(&key) => lot.push_plain(frame, plain, key, F::table(context.shared).aim(&key)),
+        Some(key) if !F::may_be_loopback(&key) => lot.push_plain(frame, plain, key, F::table(context.shared).aim(&key)),
         _ => Some(frame),
     }
 }

@@ -28,14 +28,14 @@ pub(super) fn usual<F: Path>(
 ) -> Option<Delta> {
     let record = F::table(context.shared).extension_beside(entry)?;
     let segment = frame.get_mut(F::L4..)?;
-    if record.bits() & (PROXIED | bit::RESET) != 0 {
+    if record.bits() & (PROXIED | bit::RESET) != 0 || record.shifts_windows() {
         let segment = segment.get_mut(..plain.end() - F::L4)?;
         return remarkable(context, segment, plain.tcp(), record, destination, direction);
     }
-    translate_usual(segment, record, direction)
+    translate_usual(segment, record, direction, 0)
 }
 
-/// As [`usual`], where its numbers matter to more than the checksum.
+/// As [`usual`], where its numbers matter to more than the checksum, or its window is scaled.
 #[inline(never)]
 fn remarkable(
     context: Context<'_>,
@@ -51,7 +51,12 @@ fn remarkable(
     if is_proxied {
         syn_proxy::may_pass(context, segment, record, destination, direction).then_some(())?;
     }
-    let moved = translate_usual(segment, record, direction)?;
+    let terms = record.terms();
+    let window = match direction {
+        Direction::Forward => terms.client_window,
+        Direction::Reverse => terms.server_window,
+    };
+    let moved = translate_usual(segment, record, direction, window)?;
     // A proxied flow has a use of its own for the record's numbers.
     if !is_proxied {
         extended::watch(record, &seen, direction);
