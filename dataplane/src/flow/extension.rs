@@ -262,7 +262,8 @@ impl Extension {
         let [(own, own_after), (other, other_after)] = [of, of.opposite()].map(|side| self.shifts[place(side)].ends());
         fence(Ordering::Acquire);
         // One comparison for all of it.
-        let differs = seen % 2 | seen ^ self.changes.load(Ordering::Relaxed) | own ^ own_after | other ^ other_after;
+        let is_changing = (seen & 1) | (seen ^ self.changes.load(Ordering::Relaxed));
+        let differs = is_changing | (own ^ own_after) | (other ^ other_after);
         (differs == 0).then_some((own, other))
     }
 

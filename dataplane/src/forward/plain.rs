@@ -96,7 +96,7 @@ pub fn encapsulate_v4(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u1
     let length = inner.len();
     let Some(ip) = inner.first_chunk_mut() else { return };
     age_v4(ip);
-    wrap(head, link, outer, (&Inside::of_v4(ip), length), id);
+    wrap(head, link, outer, (Inside::of_v4(ip), length), id);
 }
 
 /// As [`encapsulate_v4`], for an IPv6 packet.
@@ -106,12 +106,12 @@ pub fn encapsulate_v6(frame: &mut [u8], link: &[u8; LINK], outer: &Outer, id: u1
     let length = inner.len();
     let Some(ip) = inner.first_chunk_mut::<{ ipv6::LENGTH }>() else { return };
     ip[ipv6::HOP_LIMIT] = ip[ipv6::HOP_LIMIT].wrapping_sub(1);
-    wrap(head, link, outer, (&Inside::of_v6(ip), length), id);
+    wrap(head, link, outer, (Inside::of_v6(ip), length), id);
 }
 
 /// Writes the headers in front of a packet of so many bytes.
 #[inline(always)]
-fn wrap(head: &mut [u8], link: &[u8; LINK], outer: &Outer, (inside, length): (&Inside, usize), id: u16) {
+fn wrap(head: &mut [u8], link: &[u8; LINK], outer: &Outer, (inside, length): (Inside, usize), id: u16) {
     let Some((ethernet, out)) = head.split_first_chunk_mut::<L3>() else { return };
     ethernet[..LINK].copy_from_slice(link);
     ethernet[LINK..].copy_from_slice(&outer.version().ether_type());

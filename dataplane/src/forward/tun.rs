@@ -93,12 +93,12 @@ pub fn write_outer(out: &mut [u8], inner: &[u8], ends: TunnelEnds, shim: Shim, i
             number::UDP
         }
     };
-    write_ip(out, &Inside { protocol, ..inside }, between.len() + inner.len(), ends, id);
+    write_ip(out, Inside { protocol, ..inside }, between.len() + inner.len(), ends, id);
 }
 
 /// The outer IP header in front of `length` bytes.
 #[inline]
-fn write_ip(out: &mut [u8], inside: &Inside, length: usize, ends: TunnelEnds, id: u16) {
+fn write_ip(out: &mut [u8], inside: Inside, length: usize, ends: TunnelEnds, id: u16) {
     match ends {
         TunnelEnds::V4(from, to) => {
             let Some(header) = out.first_chunk_mut::<{ ipv4::LENGTH }>() else { return };
@@ -148,14 +148,14 @@ impl Outer {
         match ends {
             TunnelEnds::V4(..) => {
                 let mut header = [0; ipv4::LENGTH];
-                write_ip(&mut header, &nothing, 0, ends, 0);
+                write_ip(&mut header, nothing, 0, ends, 0);
                 put(&mut header, ipv4::TOTAL_LENGTH, [0, 0]);
                 put(&mut header, ipv4::CHECKSUM, [0, 0]);
                 Self::V4(header, checksum::sum(&header))
             }
             TunnelEnds::V6(..) => {
                 let mut header = [0; ipv6::LENGTH];
-                write_ip(&mut header, &nothing, 0, ends, 0);
+                write_ip(&mut header, nothing, 0, ends, 0);
                 Self::V6(header)
             }
         }
@@ -178,7 +178,7 @@ impl Outer {
 
     /// As [`write_outer`] with nothing between, in front of `length` bytes.
     #[inline(always)]
-    pub fn write(&self, out: &mut [u8], inside: &Inside, length: usize, id: u16) {
+    pub fn write(&self, out: &mut [u8], inside: Inside, length: usize, id: u16) {
         match self {
             Self::V4(header, sum) => {
                 let Some(out) = out.first_chunk_mut::<{ ipv4::LENGTH }>() else { return };
@@ -269,7 +269,7 @@ mod tests {
             write_outer(&mut one, &inner, ends, Shim::None, id);
             let outer = Outer::new(ends);
             prop_assert_eq!((outer.length(), outer.version()), (ends.overhead(), ends.version()));
-            outer.write(&mut two, &Inside::of(&inner).unwrap(), inner.len(), id);
+            outer.write(&mut two, Inside::of(&inner).unwrap(), inner.len(), id);
             prop_assert_eq!(one, two);
         }
     }

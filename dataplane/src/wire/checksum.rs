@@ -48,11 +48,10 @@ fn words<const N: usize>(bytes: &[u8; N]) -> impl Iterator<Item = u64> {
     const { assert!(N.is_multiple_of(2), "headers and fields have whole words") };
     let (words, rest) = bytes.as_chunks::<8>();
     let last = match rest {
-        [] => None,
         [a, b] => Some([*a, *b, 0, 0, 0, 0, 0, 0]),
         [a, b, c, d] => Some([*a, *b, *c, *d, 0, 0, 0, 0]),
         [a, b, c, d, e, f, ..] => Some([*a, *b, *c, *d, *e, *f, 0, 0]),
-        [..] => None,
+        _ => None,
     };
     words.iter().copied().chain(last).map(u64::from_ne_bytes)
 }
