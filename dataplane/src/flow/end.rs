@@ -43,14 +43,13 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Looks at the next `budget` entries (of all workers' common round) and ends the flows whose deadline has passed;
     /// while fewer entries are free than [`Table::low_water`], embryonic ones too. `expired` gets each, ended.
     pub fn sweep(&self, w: &mut FlowWorker<F>, now: Tick, budget: u32, mut expired: impl FnMut(&FlowEntry<F>, Ended)) {
-        let numbers = &self.store.shared().entries.counts.0;
-        let used = numbers.fresh.load(Ordering::Relaxed);
+        let used = self.used();
         let budget = budget.min(used);
         if budget == 0 {
             return;
         }
         let mut short = self.low_water().saturating_sub(self.free_soon(w));
-        let mut index = numbers.cursor.fetch_add(budget, Ordering::Relaxed) % used;
+        let mut index = self.store.shared().entries.counts.0.cursor.fetch_add(budget, Ordering::Relaxed) % used;
         for _ in 0..budget {
             let entry = self.entry_at(index);
             let seen = entry.state();

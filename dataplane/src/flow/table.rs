@@ -53,6 +53,11 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.capacity
     }
 
+    /// Entries that flows have ever had: what sweeps go through.
+    pub fn used(&self) -> u32 {
+        self.store.shared().entries.counts.0.fresh.load(Ordering::Relaxed)
+    }
+
     /// Flows in it now; exact when no worker is between two quiet points.
     pub fn len(&self) -> u32 {
         let held: u32 = self.readers().iter().map(|reader| reader.held.load(Ordering::Relaxed)).sum();

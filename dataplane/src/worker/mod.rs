@@ -65,8 +65,8 @@ use limiter::Limiter;
 use syn_proxy::Handshakes;
 use watch::Watcher;
 
-/// Entries that a worker looks at for expiry in one turn, at least, if the table has so many for each turn of a second. At
-/// a million turns a second a table of ten million is gone through in less than a second.
+/// Entries that a worker looks at for expiry in one turn, at least, if so many are in use for each turn of a second. At a
+/// million turns a second ten million are gone through in less than a second.
 const SWEEP_LEAST: u32 = 16;
 /// Entries for each millisecond since the last turn: a worker that sleeps passes a hundred thousand a second too.
 const SWEEP_RATE: u32 = 100;
@@ -301,11 +301,11 @@ impl<P: Ports> Worker<P> {
     }
 }
 
-/// Entries of a table of so many to sweep when the last turn was so long ago: as many as go through it in a second, if
-/// that is not more than a turn may do.
-fn budget(since: Duration, capacity: u32) -> u32 {
+/// Entries to sweep, of so many that are in use, when the last turn was so long ago: as many as go through them in a second,
+/// if that is not more than a turn may do.
+fn budget(since: Duration, used: u32) -> u32 {
     let rate = u32::try_from(since.as_millis()).unwrap_or(u32::MAX).saturating_mul(SWEEP_RATE);
-    let in_a_second = (since.as_micros() as u64).saturating_mul(u64::from(capacity)) / 1_000_000;
+    let in_a_second = (since.as_micros() as u64).saturating_mul(u64::from(used)) / 1_000_000;
     let once = u32::try_from(in_a_second).unwrap_or(u32::MAX).saturating_add(1);
     rate.clamp(SWEEP_LEAST, SWEEP_MOST).min(once)
 }
@@ -326,7 +326,7 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) 
             .add(1);
     };
     let mut farewells = Farewells::new();
-    shared.flows4.sweep(&mut hands.flows4, context.now, budget(since, shared.flows4.capacity()), |entry, why| {
+    shared.flows4.sweep(&mut hands.flows4, context.now, budget(since, shared.flows4.used()), |entry, why| {
         if persistence::is_rule_ended(context, entry) {
             return;
         }
@@ -334,7 +334,7 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) 
         fullnat::release(&context.snapshot.services, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
-    shared.flows6.sweep(&mut hands.flows6, context.now, budget(since, shared.flows6.capacity()), |entry, why| {
+    shared.flows6.sweep(&mut hands.flows6, context.now, budget(since, shared.flows6.used()), |entry, why| {
         if persistence::is_rule_ended(context, entry) {
             return;
         }
