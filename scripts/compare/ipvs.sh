@@ -1,22 +1,23 @@
 #!/bin/bash
-# What a packet costs in CPU time: IPVS beside plain routing, Sluice beside a bare AF_XDP wire, all under the same kernel
-# (Debian's, which has IPVS, in a virtual machine without hardware support) with the same generator (the kernel's pktgen).
+# What a packet costs in instructions: IPVS beside plain routing, Sluice beside a bare AF_XDP wire, all under the same kernel
+# (Debian's, which has IPVS, in a virtual machine that counts instructions) with the same generator (the kernel's pktgen).
 #
-#   scripts/compare/ipvs.sh [--rounds N] [--seconds N] [--rate N] [--quick] [PEER...]
+#   scripts/compare/ipvs.sh [--rounds N] [--packets N] [--pause US] [--bursts "N..."] [--quick] [PEER...]
 #
-#   --rounds N    how often each peer is measured, in turn; the figures are medians (3)
-#   --seconds N   how long each measurement takes (3)
-#   --rate N      packets a second, which all must keep up with (2000)
-#   --quick       one round of one second: does everything run?
-#   PEER          generator, routing, ipvs-nat, ipvs-dr, ipvs-tun, wire, sluice-nat, sluice-dr, sluice-tun (all)
+#   --rounds N      how often each peer is measured, in turn; the figures are medians (5)
+#   --packets N     packets of each measurement, after those that open the flows (4096)
+#   --pause US      microseconds from one burst to the next, by the VM's clock (2000)
+#   --bursts "N..." frames that come at once (1 32)
+#   --quick         one round of few packets: does everything run?
+#   PEER            generator, routing, ipvs-nat, ipvs-dr, ipvs-tun, wire, sluice-nat, sluice-dr, sluice-tun (all)
 #
-# Needs root; installs qemu and what else scripts/ipvs-vm.sh wants. About 5 minutes. docs/compare.md explains the figures.
+# Needs root; installs qemu and what else scripts/ipvs-vm.sh wants. About 10 minutes. docs/compare.md explains the figures.
 set -euo pipefail
 # shellcheck source=compare.bash
 . "$(dirname "$0")/compare.bash"
 
 ALL='generator routing ipvs-nat ipvs-dr ipvs-tun wire sluice-nat sluice-dr sluice-tun'
-rounds=3 seconds=3 rate=2000
+rounds=5 packets=4096 pause=2000 bursts='1 32'
 peers=()
 
 usage() {
@@ -25,59 +26,69 @@ usage() {
 }
 
 run_vm() {
+  local count
+  count=$(wc -w <<<"$bursts")
   step "the virtual machine: $rounds rounds of ${#peers[@]} peers"
-  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -o "$WORK/out" -t $((120 + rounds * ${#peers[@]} * (2 * seconds + 20))) \
-    "$SLUICE_ROOT/scripts/vm/cost.sh" "$SLUICE_ROOT" "$SLUICE_BIN" "$PKTGEN" "$rounds" "$seconds" "$rate" "${peers[@]}"
+  "$SLUICE_ROOT/scripts/ipvs-vm.sh" -i -o "$WORK/out" -t $((300 + rounds * ${#peers[@]} * count * (20 + packets / 200))) \
+    "$SLUICE_ROOT/scripts/vm/cost.sh" "$SLUICE_ROOT" "$SLUICE_BIN" "$PKTGEN" "$rounds" "$packets" "$pause" "$bursts" "${peers[@]}"
 }
 
+# What is noted of a peer has the burst in its name.
 read_costs() {
-  local peer came packets busy rest
-  while read -r peer came packets busy rest; do
+  local peer burst came sent busy rest
+  while read -r peer burst came sent busy rest; do
     # Of packets that are lost on the way, what is measured is half a way.
-    [ $((came * 100)) -ge $((packets * 99)) ] || die "$peer: $came of $packets packets arrived: lower --rate"
-    note "$peer" cost "$(calc "($busy - $rest) * 1000 / $came")"
-    note "$peer" rest "$(calc "$rest / $seconds")"
+    [ $((came * 100)) -ge $((sent * 99)) ] || die "$peer: $came of $sent packets arrived: raise --pause"
+    note "$peer" "cost-$burst" "$(calc "($busy - $rest) / $came")"
+    note "$peer" "rest-$burst" "$(calc "$rest / ($sent / $burst * $pause)")"
   done <"$WORK/out/cost"
 }
 
-# net PEER: what a packet costs without what its sender costs, in microseconds.
-net() { calc "$(noted "$1" cost) - $(noted generator cost)"; }
+# end_of PEER BURST head|tail: the least or the most of the rounds.
+end_of() { sort -g "$WORK/$1.cost-$2" | "$3" -n1; }
+
+# over PEER PEER BURST: how much more a packet costs by the first than by the second, in instructions.
+over() { calc "$(noted "$1" "cost-$3") - $(noted "$2" "cost-$3")"; }
 
 report() {
-  local peer
-  for peer in "${peers[@]}"; do
-    row "peer=$peer" "cpu_us/packet=$(round "$(noted "$peer" cost)" 1)" "without_generator_us=$(round "$(net "$peer")" 1)" \
-      "packets/cpu-s=$(per_second "$(net "$peer")")" "added_us=$(added "$peer")" \
-      "at_rest_ms/s=$(round "$(noted "$peer" rest)" 1)"
+  local peer burst
+  for burst in $bursts; do
+    for peer in "${peers[@]}"; do
+      row "peer=$peer" "at_once=$burst" "instructions/packet=$(round "$(noted "$peer" "cost-$burst")" 0)" \
+        "least=$(round "$(end_of "$peer" "$burst" head)" 0)" "most=$(round "$(end_of "$peer" "$burst" tail)" 0)" \
+        "without_generator=$(round "$(over "$peer" generator "$burst")" 0)" "added=$(added "$peer" "$burst")" \
+        "at_rest_1000/s=$(round "$(calc "$(noted "$peer" "rest-$burst") * 1000")" 0)"
+    done
   done
 }
 
-per_second() { [ "$(calc "$1 > 0")" = 0 ] || round "$(calc "1000000 / $1")" 0; }
-
-# added PEER: over plain routing, or over a wire: what the balancing costs.
+# added PEER BURST: over plain routing, or over a wire: what the balancing costs.
 added() {
   case $1 in
-    ipvs-*) round "$(calc "$(noted "$1" cost) - $(noted routing cost)")" 1 ;;
-    sluice-*) round "$(calc "$(noted "$1" cost) - $(noted wire cost)")" 1 ;;
+    ipvs-*) round "$(over "$1" routing "$2")" 0 ;;
+    sluice-*) round "$(over "$1" wire "$2")" 0 ;;
   esac
 }
 
 judge() {
-  local mode
-  for mode in nat dr tun; do
-    if [ -e "$WORK/ipvs-$mode.cost" ] && [ -e "$WORK/sluice-$mode.cost" ]; then
-      target "CPU us added to a packet by Sluice over the wire, limit: by IPVS over routing; $mode" \
-        "$(added sluice-$mode)" at-most "$(added ipvs-$mode)"
-    fi
+  local mode burst
+  for burst in $bursts; do
+    for mode in nat dr tun; do
+      if [ -e "$WORK/ipvs-$mode.cost-$burst" ] && [ -e "$WORK/sluice-$mode.cost-$burst" ]; then
+        target "instructions added to a packet by Sluice over the wire, limit: by IPVS over routing; $mode, $burst at once" \
+          "$(added sluice-$mode "$burst")" at-most "$(added ipvs-$mode "$burst")"
+      fi
+    done
   done
 }
 
 while [ $# -gt 0 ]; do
   case $1 in
     --rounds) rounds=${2:?a number} && shift ;;
-    --seconds) seconds=${2:?a number} && shift ;;
-    --rate) rate=${2:?a number} && shift ;;
-    --quick) rounds=1 seconds=1 ;;
+    --packets) packets=${2:?a number} && shift ;;
+    --pause) pause=${2:?a number} && shift ;;
+    --bursts) bursts=${2:?numbers} && shift ;;
+    --quick) rounds=1 packets=256 ;;
     -h | --help) usage 0 ;;
     *)
       [[ " $ALL " == *" $1 "* ]] || usage
@@ -95,7 +106,6 @@ fi
 
 compare_begin ipvs
 need_programs
-need_quiet
 run_vm
 read_costs
 report
