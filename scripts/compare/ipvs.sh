@@ -39,25 +39,28 @@ read_costs() {
   while read -r peer burst came sent busy rest; do
     # Of packets that are lost on the way, what is measured is half a way.
     [ $((came * 100)) -ge $((sent * 99)) ] || die "$peer: $came of $sent packets arrived: raise --pause"
-    note "$peer" "cost-$burst" "$(calc "($busy - $rest) / $came")"
-    note "$peer" "rest-$burst" "$(calc "$rest / ($sent / $burst * $pause)")"
+    note "$peer" "busy-$burst" "$(calc "$busy / $came")"
+    note "$peer" "rest-$burst" "$(calc "$rest / $sent")"
   done <"$WORK/out/cost"
 }
 
-# end_of PEER BURST head|tail: the least or the most of the rounds.
-end_of() { sort -g "$WORK/$1.cost-$2" | "$3" -n1; }
+# cost PEER BURST: of a packet, in instructions. What the VM does at rest comes in fits, so the median of that is taken off.
+cost() { calc "$(noted "$1" "busy-$2") - $(noted "$1" "rest-$2")"; }
 
-# over PEER PEER BURST: how much more a packet costs by the first than by the second, in instructions.
-over() { calc "$(noted "$1" "cost-$3") - $(noted "$2" "cost-$3")"; }
+# end_of PEER BURST head|tail: the least or the most of the rounds.
+end_of() { calc "$(sort -g "$WORK/$1.busy-$2" | "$3" -n1) - $(noted "$1" "rest-$2")"; }
+
+# over PEER PEER BURST: how much more a packet costs by the first than by the second.
+over() { calc "$(cost "$1" "$3") - $(cost "$2" "$3")"; }
 
 report() {
   local peer burst
   for burst in $bursts; do
     for peer in "${peers[@]}"; do
-      row "peer=$peer" "at_once=$burst" "instructions/packet=$(round "$(noted "$peer" "cost-$burst")" 0)" \
+      row "peer=$peer" "at_once=$burst" "instructions/packet=$(round "$(cost "$peer" "$burst")" 0)" \
         "least=$(round "$(end_of "$peer" "$burst" head)" 0)" "most=$(round "$(end_of "$peer" "$burst" tail)" 0)" \
         "without_generator=$(round "$(over "$peer" generator "$burst")" 0)" "added=$(added "$peer" "$burst")" \
-        "at_rest_1000/s=$(round "$(calc "$(noted "$peer" "rest-$burst") * 1000")" 0)"
+        "at_rest=$(round "$(noted "$peer" "rest-$burst")" 0)"
     done
   done
 }
@@ -74,7 +77,7 @@ judge() {
   local mode burst
   for burst in $bursts; do
     for mode in nat dr tun; do
-      if [ -e "$WORK/ipvs-$mode.cost-$burst" ] && [ -e "$WORK/sluice-$mode.cost-$burst" ]; then
+      if [ -e "$WORK/ipvs-$mode.busy-$burst" ] && [ -e "$WORK/sluice-$mode.busy-$burst" ]; then
         target "instructions added to a packet by Sluice over the wire, limit: by IPVS over routing; $mode, $burst at once" \
           "$(added sluice-$mode "$burst")" at-most "$(added ipvs-$mode "$burst")"
       fi
