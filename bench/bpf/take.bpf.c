@@ -2,6 +2,7 @@
 /* The least that AF_XDP needs: frames of an interface to the socket of their queue. Steering's look-ups are not here
  * on purpose, so that a wire shows the limit and a sink slows the sender of a veth pair as little as can be.
  *
+ * take_bare is all that libxdp's own program does; nobody attaches it, `sluice-bench steer` compares with it.
  * take_all takes every frame. take_ports takes TCP and UDP to a range of ports; the rest (ARP, ND, ping) stays with the
  * kernel. What is taken and has no socket is dropped and counted. */
 #include "bpf.h"
@@ -71,6 +72,11 @@ static ALWAYS_INLINE void *transport(struct ethhdr *ethernet, void *end)
 	if (ethernet->h_proto != NET16(ETH_P_IPV6) || (void *)(v6 + 1) > end)
 		return 0;
 	return v6->nexthdr == IPPROTO_TCP || v6->nexthdr == IPPROTO_UDP ? (void *)(v6 + 1) : 0;
+}
+
+SEC("xdp") int take_bare(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_PASS);
 }
 
 SEC("xdp") int take_all(struct xdp_md *ctx)

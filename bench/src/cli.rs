@@ -49,6 +49,9 @@ pub(crate) enum Command {
     Swap(SwapArgs),
     /// Instructions and mispredicted branches a packet, counted by callgrind (20 s; needs valgrind)
     Instructions(InstructionsArgs),
+    /// A frame in the XDP program that decides whose it is, by the kernel's own trial runs (2 s; needs root)
+    #[cfg(feature = "afxdp")]
+    Steer(SteerArgs),
     /// dpdk-testpmd between two in-memory ports, for comparison (5 s; needs dpdk-dev)
     NullPort(NullPortArgs),
     /// All of these, each written to a file (15 min; with --quick 5 min)
@@ -146,6 +149,20 @@ pub(crate) struct SwapArgs {
     /// Seconds without swaps, and with
     #[arg(long, default_value_t = 3.0)]
     pub(crate) seconds: f64,
+}
+
+#[cfg(feature = "afxdp")]
+#[derive(Args, Debug)]
+pub(crate) struct SteerArgs {
+    /// Services, real servers and local addresses in the program's maps, of each family
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) entries: u16,
+    /// Runs of the program that one figure is the mean of
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    pub(crate) runs: u32,
+    /// Repetitions, of which the median is told
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) repetitions: u32,
 }
 
 #[derive(Args, Debug)]

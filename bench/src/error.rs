@@ -43,6 +43,24 @@ pub(crate) enum BenchError {
     Page { path: std::path::PathBuf, what: String },
     #[error("cannot draw {}: {what}", path.display())]
     Plot { path: std::path::PathBuf, what: String },
+    #[cfg(feature = "afxdp")]
+    #[error(transparent)]
+    Steer(#[from] dataplane::steer::SteerError),
+    #[cfg(feature = "afxdp")]
+    #[error(transparent)]
+    Socket(#[from] dataplane::port::xsk::XskError),
+    #[cfg(feature = "afxdp")]
+    #[error("{what}: the steering program decided {decision:?}")]
+    Steered { what: String, decision: dataplane::steer::Decision },
+    #[cfg(feature = "afxdp")]
+    #[error("the embedded object has no program {0}")]
+    NoProgram(&'static str),
+    #[cfg(feature = "afxdp")]
+    #[error("the programs to compare with: {0}")]
+    Program(#[from] libbpf_rs::Error),
+    #[cfg(feature = "afxdp")]
+    #[error("cannot {what}: {source} (it needs root)")]
+    Loopback { what: &'static str, source: std::io::Error },
     #[error("a thread of the benchmark panicked")]
     Panicked,
     #[error("cannot write the result: {0}")]

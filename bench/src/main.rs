@@ -25,6 +25,8 @@ mod report;
 mod results;
 mod scaling;
 mod scene;
+#[cfg(feature = "afxdp")]
+mod steer;
 mod swap;
 mod sys;
 mod verify;
@@ -120,6 +122,8 @@ fn measure(command: &Command) -> Result<Named, BenchError> {
             let time = Duration::from_secs_f64(args.seconds);
             ("swap", "Turns of a worker while snapshots are swapped.", swap::run(&plan, time)?)
         }
+        #[cfg(feature = "afxdp")]
+        Command::Steer(args) => ("steer", "A frame in the program on the interface.", steer::run(args)?),
         Command::Forward(args) => (
             "forward",
             "Packets that were counted.",
