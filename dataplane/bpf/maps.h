@@ -99,9 +99,13 @@ enum verdict {
 	VERDICTS,
 };
 
+struct counters {
+	__u64 of[16]; /* by verdict; a power of two, so that a mask bounds the index */
+};
+
 struct {
 	ATTRIBUTE(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	ATTRIBUTE(max_entries, VERDICTS);
+	ATTRIBUTE(max_entries, 1);
 	TYPE(key, __u32);
-	TYPE(value, __u64);
-} verdicts SEC(".maps");
+	TYPE(value, struct counters);
+} counted SEC(".maps");

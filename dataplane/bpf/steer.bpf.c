@@ -5,14 +5,13 @@
  * A hit with no socket behind it is dropped and counted, never passed: the kernel owns the virtual address and would
  * reset a stranger's connection. One program instance with one set of maps serves all interfaces of a director. */
 #include "parse.h"
+#include "hints.h"
 
-static ALWAYS_INLINE void count(enum verdict verdict)
+static ALWAYS_INLINE void count(struct counters *counters, __u32 verdict)
 {
-	__u32 key = verdict;
-	__u64 *counter = bpf_map_lookup_elem(&verdicts, &key);
-
-	if (counter)
-		*counter += 1;
+	/* The compiler knows its bounds and would leave out the mask, by which the verifier does. */
+	asm volatile("" : "+r"(verdict));
+	counters->of[verdict & 15] += 1;
 }
 
 static ALWAYS_INLINE __u32 transport_bit(__u8 protocol)
@@ -45,7 +44,7 @@ enum { WHOLE_PREFIX = 32 + 128 };
 static ALWAYS_INLINE int has_prefix(struct address *address, __be16 port, struct packet *packet)
 {
 	struct prefix key = { .length = WHOLE_PREFIX, .protocol = packet->protocol, .address = *address };
-	__u32 *ports = bpf_map_lookup_elem(&prefixes, &key);
+	__u32 *ports = is_used(USED_PREFIXES) ? bpf_map_lookup_elem(&prefixes, &key) : 0;
 	__u16 host = NET16(port);
 
 	return ports && (packet->later_fragment || (host >= *ports >> 16 && host <= (*ports & 0xffff)));
@@ -56,22 +55,23 @@ static ALWAYS_INLINE int is_service(struct address *address, __be16 port, struct
 	if (packet->later_fragment)
 		return has_address(&fragment_destinations, address, packet->protocol) ||
 		       has_prefix(address, port, packet);
-	return has_endpoint(&services, address, port, packet->protocol) ||
-	       has_address(&addresses, address, packet->protocol) || has_prefix(address, port, packet);
+	return (may_have(&hints.service_ports, port) && has_endpoint(&services, address, port, packet->protocol)) ||
+	       (is_used(USED_ADDRESSES) && has_address(&addresses, address, packet->protocol)) ||
+	       has_prefix(address, port, packet);
 }
 
 static ALWAYS_INLINE int is_real_server(struct address *address, __be16 port, struct packet *packet)
 {
 	if (packet->later_fragment)
 		return has_address(&fragment_sources, address, packet->protocol);
-	return has_endpoint(&replies, address, port, packet->protocol) ||
-	       has_address(&reply_sources, address, packet->protocol);
+	return (may_have(&hints.reply_ports, port) && has_endpoint(&replies, address, port, packet->protocol)) ||
+	       (is_used(USED_REPLY_SOURCES) && has_address(&reply_sources, address, packet->protocol));
 }
 
 /* A later fragment has no port: it goes where the first would. */
 static ALWAYS_INLINE int is_local(struct address *address, __be16 port, struct packet *packet)
 {
-	__u32 *range = bpf_map_lookup_elem(&locals, address);
+	__u32 *range = is_used(USED_LOCALS) ? bpf_map_lookup_elem(&locals, address) : 0;
 
 	if (!range)
 		return 0;
@@ -80,7 +80,7 @@ static ALWAYS_INLINE int is_local(struct address *address, __be16 port, struct p
 
 static ALWAYS_INLINE int is_own(struct address *address)
 {
-	return bpf_map_lookup_elem(&own, address) != 0;
+	return may_be_own(address) && bpf_map_lookup_elem(&own, address);
 }
 
 static ALWAYS_INLINE int same_address(struct address *a, struct address *b)
@@ -147,7 +147,6 @@ static ALWAYS_INLINE enum verdict steer(struct xdp_md *ctx)
 {
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *ethernet = (void *)(long)ctx->data;
-	struct mac mac = {};
 	struct packet packet;
 	enum outcome outcome;
 	__be16 type;
@@ -155,8 +154,7 @@ static ALWAYS_INLINE enum verdict steer(struct xdp_md *ctx)
 
 	if ((void *)(ethernet + 1) > end)
 		return PASSED_MALFORMED;
-	__builtin_memcpy(mac.octet, ethernet->h_dest, sizeof(mac.octet));
-	if (!bpf_map_lookup_elem(&macs, &mac))
+	if (!is_ours(ethernet))
 		return PASSED_NOT_OURS;
 	at = skip_tags(ethernet, end, &type);
 	if (!at)
@@ -169,27 +167,31 @@ static ALWAYS_INLINE enum verdict steer(struct xdp_md *ctx)
 	return steer_transport(&packet);
 }
 
+/* To the socket of the frame's queue. What the redirection returns says whether there is one. */
+static ALWAYS_INLINE int redirect(struct xdp_md *ctx, struct counters *counters)
+{
+	__u32 *base = base_of(ctx->ingress_ifindex);
+	long action;
+
+	if (base && (*base & PORT_STANDBY)) {
+		count(counters, STANDBY);
+		return XDP_DROP;
+	}
+	action = base ? bpf_redirect_map(&xsks, *base + ctx->rx_queue_index, XDP_DROP) : XDP_DROP;
+	count(counters, action == XDP_REDIRECT ? REDIRECTED : NO_SOCKET);
+	return action;
+}
+
 SEC("xdp") int sluice_steer(struct xdp_md *ctx)
 {
 	enum verdict verdict = steer(ctx);
-	__u32 interface = ctx->ingress_ifindex;
-	__u32 *base, index;
+	__u32 all = 0;
+	struct counters *counters = bpf_map_lookup_elem(&counted, &all);
 
-	count(verdict);
-	if (verdict < HIT_SERVICE)
-		return XDP_PASS;
-	base = bpf_map_lookup_elem(&ports, &interface);
-	if (base && (*base & PORT_STANDBY)) {
-		count(STANDBY);
-		return XDP_DROP;
-	}
-	index = base ? *base + ctx->rx_queue_index : 0;
-	if (!base || !bpf_map_lookup_elem(&xsks, &index)) {
-		count(NO_SOCKET);
-		return XDP_DROP;
-	}
-	count(REDIRECTED);
-	return bpf_redirect_map(&xsks, index, XDP_DROP);
+	if (!counters) /* never: the map has one entry */
+		return XDP_ABORTED;
+	count(counters, verdict);
+	return verdict < HIT_SERVICE ? XDP_PASS : redirect(ctx, counters);
 }
 
 /* The kernel takes either licence; the XDP helpers used need no GPL, later ones may. */

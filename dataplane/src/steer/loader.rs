@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, RawFd};
+use std::time::Duration;
 
 use libbpf_rs::{MapCore, MapFlags, MapHandle, Object, ObjectBuilder, PrintLevel};
 
 use super::attach::{self, AttachMode, Interface};
+use super::hints::Hints;
 use super::plan::{Contents, Key, SteerPlan, Table};
 use super::{SteerError, Verdict};
 
@@ -65,12 +67,17 @@ pub struct Steer {
     tables: Vec<MapHandle>,
     ports: MapHandle,
     sockets: MapHandle,
-    verdicts: MapHandle,
+    counted: MapHandle,
+    hints: Hints,
+    /// Where the program finds them.
+    known: MapHandle,
     applied: Contents,
     /// What each attached interface has in the map `ports` without [`STANDBY`].
     bases: BTreeMap<u32, u32>,
     standby: BTreeSet<u32>,
 }
+
+const HINTS: &str = "hints";
 
 /// Set in the map `ports` for an interface whose frames of services are dropped.
 const STANDBY: u32 = 1 << 31;
@@ -97,17 +104,21 @@ impl Steer {
         for table in Table::ALL {
             tables.push(handle(&object, table.name())?);
         }
-        Ok(Self {
+        let steer = Self {
             tables,
             ports: handle(&object, "ports")?,
             sockets: handle(&object, "xsks")?,
-            verdicts: handle(&object, "verdicts")?,
+            counted: handle(&object, "counted")?,
+            hints: Hints::empty(),
+            known: hints(&object)?,
             applied: Contents::new(),
             bases: BTreeMap::new(),
             standby: BTreeSet::new(),
             limits: *limits,
             object,
-        })
+        };
+        steer.write_hints()?;
+        Ok(steer)
     }
 
     /// Attaches the program to an interface, whose queue `n` is then served by socket index `base + n`. Replaces a
@@ -161,6 +172,8 @@ impl Steer {
                 self.applied.insert(*at, *value);
             }
         }
+        // Hints know what was added before they are relied on for it, and nothing any more that is about to go.
+        self.update_hints(&wanted)?;
         let stale: Vec<(Table, Key)> =
             self.applied.keys().rev().filter(|at| !wanted.contains_key(at)).copied().collect();
         for at in stale {
@@ -168,41 +181,67 @@ impl Steer {
             remove(self.table(table), table.name(), &key[..table.key_size()])?;
             self.applied.remove(&at);
         }
+        self.update_hints(&wanted)?;
         self.set_standby(&plan.standby)
+    }
+
+    fn update_hints(&mut self, wanted: &Contents) -> Result<(), SteerError> {
+        let before = self.hints.clone();
+        self.hints.describe(&self.applied, wanted);
+        if self.hints == before { Ok(()) } else { self.write_hints() }
+    }
+
+    fn write_hints(&self) -> Result<(), SteerError> {
+        let only = 0u32.to_ne_bytes();
+        self.known.update(&only, &self.hints.bytes(), MapFlags::ANY).map_err(map_error(HINTS))
     }
 
     fn set_standby(&mut self, standby: &BTreeSet<u32>) -> Result<(), SteerError> {
         let changed: Vec<u32> = self.standby.symmetric_difference(standby).copied().collect();
         self.standby.clone_from(standby);
         for index in changed {
-            if let Some(base) = self.bases.get(&index) {
-                self.write_port(index, *base)?;
+            if let Some(base) = self.bases.get(&index).copied() {
+                self.write_port(index, base)?;
             }
         }
         Ok(())
     }
 
-    fn write_port(&self, index: u32, base: u32) -> Result<(), SteerError> {
+    fn write_port(&mut self, index: u32, base: u32) -> Result<(), SteerError> {
         let standby = if self.standby.contains(&index) { STANDBY } else { 0 };
-        write(&self.ports, "ports", &index.to_ne_bytes(), base | standby)
+        write(&self.ports, "ports", &index.to_ne_bytes(), base | standby)?;
+        self.hints.enter(index, base | standby);
+        self.write_hints()
     }
 
     fn forget_port(&mut self, index: u32) -> Result<(), SteerError> {
         self.bases.remove(&index);
+        self.hints.leave(index);
+        self.write_hints()?;
         remove(&self.ports, "ports", &index.to_ne_bytes())
     }
 
     /// The counters of all CPUs together, by name, in the order of [`Verdict::ALL`].
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, SteerError> {
-        Verdict::ALL.iter().map(|verdict| Ok((verdict.name(), self.counter(*verdict)?))).collect()
+        let all = self.all_counters()?;
+        Ok(Verdict::ALL.iter().zip(all).map(|(verdict, count)| (verdict.name(), count)).collect())
     }
 
     /// One counter, of all CPUs together.
     pub fn counter(&self, verdict: Verdict) -> Result<u64, SteerError> {
-        let key = (verdict as u32).to_ne_bytes();
-        let values = self.verdicts.lookup_percpu(&key, MapFlags::ANY).map_err(map_error("verdicts"))?;
-        let of_cpu = |bytes: Vec<u8>| bytes.try_into().map_or(0, u64::from_ne_bytes);
-        Ok(values.unwrap_or_default().into_iter().map(of_cpu).sum())
+        Ok(self.all_counters()?[verdict as usize])
+    }
+
+    fn all_counters(&self) -> Result<[u64; Verdict::ALL.len()], SteerError> {
+        let only = 0u32.to_ne_bytes();
+        let cpus = self.counted.lookup_percpu(&only, MapFlags::ANY).map_err(map_error("counted"))?;
+        let mut all = [0; Verdict::ALL.len()];
+        for cpu in cpus.unwrap_or_default() {
+            for (sum, count) in all.iter_mut().zip(cpu.as_chunks().0) {
+                *sum += u64::from_ne_bytes(*count);
+            }
+        }
+        Ok(all)
     }
 
     /// Runs the program on a frame as if it had come in on queue 0 of the loopback interface, and counts it so.
@@ -210,15 +249,24 @@ impl Steer {
     /// # Errors
     /// The kernel takes no frame shorter than an Ethernet header.
     pub fn decide(&self, frame: &[u8]) -> Result<Decision, SteerError> {
-        let input = libbpf_rs::ProgramInput { data_in: Some(frame), ..Default::default() };
+        self.time(frame, 1).map(|(decision, _)| decision)
+    }
+
+    /// As [`Steer::decide`], `runs` times: also how long one run takes, to the nanosecond.
+    ///
+    /// # Errors
+    /// As [`Steer::decide`].
+    pub fn time(&self, frame: &[u8], runs: u32) -> Result<(Decision, Duration), SteerError> {
+        let input = libbpf_rs::ProgramInput { data_in: Some(frame), repeat: runs, ..Default::default() };
         let failed = |source| SteerError::Trial { bytes: frame.len(), source };
         let program = self.object.progs_mut().find(|p| p.name() == PROGRAM).ok_or(SteerError::Missing(PROGRAM))?;
         let output = program.test_run(input).map_err(failed)?;
-        Ok(match output.return_value {
+        let decision = match output.return_value {
             libbpf_rs::libbpf_sys::XDP_PASS => Decision::Pass,
             libbpf_rs::libbpf_sys::XDP_REDIRECT => Decision::Redirect,
             _ => Decision::Drop,
-        })
+        };
+        Ok((decision, output.duration))
     }
 
     fn check_limits(&self, wanted: &Contents) -> Result<(), SteerError> {
@@ -248,6 +296,13 @@ impl Steer {
 fn handle(object: &Object, name: &'static str) -> Result<MapHandle, SteerError> {
     let map = object.maps().find(|m| m.name() == name).ok_or(SteerError::Missing(name))?;
     MapHandle::try_from(&map).map_err(map_error(name))
+}
+
+/// The map that libbpf makes of the program's global variable.
+fn hints(object: &Object) -> Result<MapHandle, SteerError> {
+    let is_it = |map: &libbpf_rs::Map<'_>| map.name().to_string_lossy().ends_with(".bss");
+    let map = object.maps().find(is_it).filter(|map| map.value_size() as usize == Hints::BYTES);
+    MapHandle::try_from(&map.ok_or(SteerError::Missing(HINTS))?).map_err(map_error(HINTS))
 }
 
 fn write(map: &MapHandle, name: &'static str, key: &[u8], value: u32) -> Result<(), SteerError> {

@@ -6,6 +6,8 @@
 pub mod model;
 // Without `afxdp` nothing expands a plan; its tests still do.
 #[cfg_attr(not(feature = "afxdp"), allow(dead_code))]
+mod hints;
+#[cfg_attr(not(feature = "afxdp"), allow(dead_code))]
 mod plan;
 mod verdict;
 
