@@ -155,7 +155,7 @@ pub(crate) struct SwapArgs {
 #[derive(Args, Debug)]
 pub(crate) struct SteerArgs {
     /// Services, real servers and local addresses in the program's maps, of each family
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=2_000))]
     pub(crate) entries: u16,
     /// Runs of the program that one figure is the mean of
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]

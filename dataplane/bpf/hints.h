@@ -32,7 +32,12 @@ struct door {
 	__u32 base;
 };
 
-enum { NEAR_MACS = 8, DOORS = 64 };
+enum { NEAR_MACS = 8, NEAR_ENDPOINTS = 256, DOORS = 64 };
+
+/* Entries of a map of endpoints, each at its place or nowhere; unused: zeroes. */
+struct near {
+	struct endpoint at[NEAR_ENDPOINTS];
+};
 
 struct {
 	__u32 used; /* one bit for each of enum used */
@@ -41,6 +46,8 @@ struct {
 	struct sieve service_ports;
 	struct sieve reply_ports;
 	struct sieve own_addresses;
+	struct near services;
+	struct near replies;
 	struct door doors[DOORS]; /* at its index modulo their number, or nowhere */
 } hints;
 
@@ -54,6 +61,17 @@ static ALWAYS_INLINE int may_have(struct sieve *sieve, __be16 key)
 	__u16 host = NET16(key);
 
 	return sieve->bits[host >> 6 & 15] >> (host & 63) & 1;
+}
+
+/* Whether an endpoint is one of these; if not, its map may have it. */
+static ALWAYS_INLINE int is_near(struct near *near, struct endpoint *key)
+{
+	__u32 *b = (__u32 *)key;
+	/* What differs most, spread by the golden ratio; the upper bits are the best. */
+	__u32 place = (b[0] ^ b[3] ^ b[4]) * 0x9e3779b1 >> 24;
+	__u32 *a = (__u32 *)&near->at[place % NEAR_ENDPOINTS];
+
+	return ((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) | (a[4] ^ b[4])) == 0;
 }
 
 /* Whether an address may be the director's own: by its last bits. */

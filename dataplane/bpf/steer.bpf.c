@@ -31,11 +31,29 @@ static ALWAYS_INLINE int has_address(void *map, struct address *address, __u8 pr
 	return transports && (*transports & transport_bit(protocol));
 }
 
-static ALWAYS_INLINE int has_endpoint(void *map, struct address *address, __be16 port, __u8 protocol)
+static ALWAYS_INLINE int is_service_port(struct address *address, __be16 port, __u8 protocol)
 {
 	struct endpoint key = { .address = *address, .port = port, .protocol = protocol };
 
-	return bpf_map_lookup_elem(map, &key) != 0;
+	return is_near(&hints.services, &key) ||
+	       (may_have(&hints.service_ports, port) && bpf_map_lookup_elem(&services, &key));
+}
+
+static ALWAYS_INLINE int is_reply_port(struct address *address, __be16 port, __u8 protocol)
+{
+	struct endpoint key = { .address = *address, .port = port, .protocol = protocol };
+
+	return is_near(&hints.replies, &key) ||
+	       (may_have(&hints.reply_ports, port) && bpf_map_lookup_elem(&replies, &key));
+}
+
+static ALWAYS_INLINE int is_tunnel(struct packet *about)
+{
+	struct endpoint key = {
+		.address = about->destination, .port = about->port.destination, .protocol = about->protocol
+	};
+
+	return bpf_map_lookup_elem(&tunnels, &key) != 0;
 }
 
 enum { WHOLE_PREFIX = 32 + 128 };
@@ -55,7 +73,7 @@ static ALWAYS_INLINE int is_service(struct address *address, __be16 port, struct
 	if (packet->later_fragment)
 		return has_address(&fragment_destinations, address, packet->protocol) ||
 		       has_prefix(address, port, packet);
-	return (may_have(&hints.service_ports, port) && has_endpoint(&services, address, port, packet->protocol)) ||
+	return is_service_port(address, port, packet->protocol) ||
 	       (is_used(USED_ADDRESSES) && has_address(&addresses, address, packet->protocol)) ||
 	       has_prefix(address, port, packet);
 }
@@ -64,7 +82,7 @@ static ALWAYS_INLINE int is_real_server(struct address *address, __be16 port, st
 {
 	if (packet->later_fragment)
 		return has_address(&fragment_sources, address, packet->protocol);
-	return (may_have(&hints.reply_ports, port) && has_endpoint(&replies, address, port, packet->protocol)) ||
+	return is_reply_port(address, port, packet->protocol) ||
 	       (is_used(USED_REPLY_SOURCES) && has_address(&reply_sources, address, packet->protocol));
 }
 
@@ -132,7 +150,7 @@ static ALWAYS_INLINE enum verdict steer_icmp(struct xdp_md *ctx, struct packet *
 		return PASSED_MALFORMED;
 	if (!same_address(&packet->destination, &about.source))
 		return PASSED_MISS;
-	if (has_endpoint(&tunnels, &about.destination, about.port.destination, about.protocol))
+	if (is_tunnel(&about))
 		return HIT_ICMP_ERROR;
 	if (!transport_bit(about.protocol))
 		return PASSED_MISS;

@@ -8,6 +8,10 @@ use super::plan::{Contents, Key, Table};
 const NEAR_MACS: usize = 8;
 /// No frame begins with it: the two bytes behind a MAC are zero.
 const NO_MAC: [u8; 8] = [0xff; 8];
+/// Services, and real servers, that are known without a look-up.
+const NEAR_ENDPOINTS: usize = 256;
+/// Bytes of an endpoint.
+const ENDPOINT: usize = 20;
 /// Interfaces that are known without a look-up.
 const DOORS: u32 = 64;
 
@@ -19,6 +23,8 @@ pub(super) struct Hints {
     service_ports: Sieve,
     reply_ports: Sieve,
     own_addresses: Sieve,
+    services: Near,
+    replies: Near,
     /// By place; an interface whose place is taken has none, so that no place ever changes hands while both are served.
     doors: BTreeMap<u32, Door>,
 }
@@ -46,9 +52,39 @@ impl Sieve {
     }
 }
 
+/// Entries of a map of endpoints, by place. The first one keeps its place, and one that is left stays empty until the
+/// next time: a place never goes from one to another at once, or the program could read half of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Near(BTreeMap<usize, Key>);
+
+impl Near {
+    /// Goes over to the entries that `contents` has of `table` and `wanted` too.
+    fn update(&mut self, table: Table, contents: &Contents, wanted: &Contents) {
+        let is_staying = |key: &Key| contents.contains_key(&(table, *key)) && wanted.contains_key(&(table, *key));
+        let before = self.0.clone();
+        self.0.retain(|_, key| is_staying(key));
+        for (_, key) in contents.keys().filter(|(of, key)| *of == table && is_staying(key)) {
+            let place = Self::place(key);
+            if !before.contains_key(&place) {
+                self.0.entry(place).or_insert(*key);
+            }
+        }
+    }
+
+    fn place(key: &Key) -> usize {
+        let word = |at: usize| u32::from_ne_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
+        ((word(0) ^ word(12) ^ word(16)).wrapping_mul(0x9e37_79b1) >> 24) as usize
+    }
+
+    fn bytes(&self) -> impl Iterator<Item = u8> {
+        (0..NEAR_ENDPOINTS).flat_map(|place| self.0.get(&place).copied().unwrap_or_default().into_iter().take(ENDPOINT))
+    }
+}
+
 impl Hints {
     /// Size of the structure in the program.
-    pub(super) const BYTES: usize = 8 + NEAR_MACS * 8 + 3 * size_of::<Sieve>() + DOORS as usize * 8;
+    pub(super) const BYTES: usize =
+        8 + NEAR_MACS * 8 + 3 * size_of::<Sieve>() + 2 * NEAR_ENDPOINTS * ENDPOINT + DOORS as usize * 8;
 
     /// Of empty maps.
     pub(super) const fn empty() -> Self {
@@ -59,14 +95,18 @@ impl Hints {
             service_ports: none,
             reply_ports: none,
             own_addresses: none,
+            services: Near(BTreeMap::new()),
+            replies: Near(BTreeMap::new()),
             doors: BTreeMap::new(),
         }
     }
 
     /// Makes these hints those of maps that hold `contents`, of which `wanted` will stay.
     pub(super) fn describe(&mut self, contents: &Contents, wanted: &Contents) {
-        let doors = std::mem::take(&mut self.doors);
-        *self = Self { doors, ..Self::empty() };
+        let Self { services, replies, doors, .. } = std::mem::replace(self, Self::empty());
+        *self = Self { services, replies, doors, ..Self::empty() };
+        self.services.update(Table::Services, contents, wanted);
+        self.replies.update(Table::Replies, contents, wanted);
         for (table, key) in contents.keys() {
             match table {
                 Table::Macs => continue,
@@ -111,6 +151,7 @@ impl Hints {
         bytes.extend([0; 4]);
         bytes.extend(self.macs.as_flattened());
         bytes.extend([self.service_ports, self.reply_ports, self.own_addresses].iter().flat_map(Sieve::bytes));
+        bytes.extend([&self.services, &self.replies].into_iter().flat_map(Near::bytes));
         for place in 0..DOORS {
             let (interface, base) = self.doors.get(&place).map_or((0, 0), |door| (door.interface, door.base));
             bytes.extend(interface.to_ne_bytes());
@@ -123,7 +164,7 @@ impl Hints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ident::MacAddr;
+    use crate::ident::{Endpoint, MacAddr, NetPort, Protocol, ServiceKey};
     use crate::steer::SteerPlan;
 
     fn macs(count: u8) -> Contents {
@@ -162,6 +203,32 @@ mod tests {
         assert_eq!(described(&many, &many).used & bit, bit);
         let between = described(&many, &few);
         assert_eq!((between.used & bit, between.macs), (bit, described(&few, &few).macs));
+    }
+
+    fn services(ports: &[u16]) -> Contents {
+        let service = |port: &u16| ServiceKey {
+            protocol: Protocol::Tcp,
+            at: Endpoint { address: "192.0.2.1".parse().unwrap(), port: NetPort::new(*port) },
+        };
+        SteerPlan { services: ports.iter().map(service).collect(), ..SteerPlan::default() }.contents()
+    }
+
+    #[test]
+    fn a_service_that_takes_anothers_place_gets_it_the_second_time() {
+        let place = |contents: &Contents| contents.keys().map(|(_, key)| Near::place(key)).next();
+        let old = services(&[80]);
+        let port = (81..).find(|port| place(&services(&[*port])) == place(&old)).unwrap();
+        let (new, both) = (services(&[port]), services(&[80, port]));
+        let mut hints = described(&old, &old);
+        let near = |hints: &Hints| hints.services.0.values().map(|key| [key[16], key[17]]).collect::<Vec<_>>();
+        assert_eq!(near(&hints), [[0, 80]]);
+        hints.describe(&both, &both);
+        assert_eq!(near(&hints), [[0, 80]], "the first keeps it");
+        hints.describe(&both, &new);
+        assert!(near(&hints).is_empty(), "it is left before the service goes");
+        hints.describe(&new, &new);
+        assert_eq!(near(&hints), [port.to_be_bytes()]);
+        assert_eq!(hints.bytes().len(), Hints::BYTES);
     }
 
     #[test]
