@@ -155,3 +155,13 @@ fn the_page_is_made_of_a_report() {
     assert!(!text.contains("{{"), "{text}");
     assert!(results.join("cost-v4.svg").exists());
 }
+
+/// The command itself fails where the program decides otherwise than it should.
+#[cfg(feature = "afxdp")]
+#[test]
+fn root_frames_of_each_kind_are_steered_as_they_should() {
+    for entries in [1, 1000] {
+        let rows = rows(&format!("steer --runs 10 --repetitions 1 --entries {entries}"));
+        assert!(rows.len() > 30 && rows.iter().all(|row| row["ns"].as_f64() > Some(0.0)), "{rows:?}");
+    }
+}
