@@ -21,7 +21,10 @@ pub(super) enum Woken {
     Never,
 }
 
-/// Makes the kernel send from the TX ring. Copy mode sends up to 32 frames a call.
+/// `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h, which the library does not know yet.
+const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
+
+/// Makes the kernel send from the TX ring. Copy mode sends up to 32 frames a call, or what [`set_tx_budget`] allows.
 pub(super) fn wake_tx(socket: RawFd) -> Woken {
     // SAFETY: no buffer and no address are given; only the descriptor's validity matters, which the call checks.
     let sent = unsafe { libc::sendto(socket, ptr::null(), 0, libc::MSG_DONTWAIT, ptr::null(), 0) };
@@ -52,21 +55,21 @@ pub(super) fn poll(sockets: &mut [libc::pollfd], timeout: Duration) {
 
 /// Turns preferred busy polling on.
 pub(super) fn prefer_busy_poll(socket: RawFd, busy: BusyPoll) -> io::Result<()> {
-    set_option(socket, libc::SO_PREFER_BUSY_POLL, 1)?;
-    set_option(socket, libc::SO_BUSY_POLL, busy.microseconds.cast_signed())?;
-    set_option(socket, libc::SO_BUSY_POLL_BUDGET, i32::from(busy.budget))
+    let set = |option, value| set_option(socket, libc::SOL_SOCKET, option, value);
+    set(libc::SO_PREFER_BUSY_POLL, 1)?;
+    set(libc::SO_BUSY_POLL, busy.microseconds.cast_signed())?;
+    set(libc::SO_BUSY_POLL_BUDGET, i32::from(busy.budget))
 }
 
-fn set_option(socket: RawFd, option: i32, value: i32) -> io::Result<()> {
+/// Lets one wake-up of copy mode send so many frames: from 32 to the TX ring's size. Kernel 6.17.
+pub(super) fn set_tx_budget(socket: RawFd, frames: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, frames.cast_signed())
+}
+
+fn set_option(socket: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option's value is a C int, of which a pointer and the size are given.
     let result = unsafe {
-        libc::setsockopt(
-            socket,
-            libc::SOL_SOCKET,
-            option,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
+        libc::setsockopt(socket, level, option, (&raw const value).cast(), size_of_val(&value) as libc::socklen_t)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -62,6 +62,9 @@ impl Socket {
         if let Some(busy) = config.busy_poll {
             kernel::prefer_busy_poll(fd, busy).map_err(|e| setup("prefer busy polling (kernel 5.11)", e))?;
         }
+        if let Err(error) = kernel::set_tx_budget(fd, config.tx_size) {
+            tracing::debug!("a wake-up sends 32 frames at most in copy mode (before kernel 6.17): {error}");
+        }
         // SAFETY: the ring stays mapped while `_queues` lives, and xsk-rs's own access is never used.
         let rx_end = unsafe { Consumer::new(rings.rx) };
         // SAFETY: as above.
@@ -164,7 +167,7 @@ impl Socket {
     }
 
     /// Publishes what was queued, wakes the kernel until it took everything, and takes completed frames back. The one
-    /// place where TX is woken: copy mode sends 32 frames a call, and none while its buffers are used up.
+    /// place where TX is woken: copy mode may send 32 frames a call only, and none while its buffers are used up.
     #[inline]
     pub(super) fn flush(&mut self, area: &mut UmemArea) {
         if self.sent == 0 {
