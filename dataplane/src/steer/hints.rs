@@ -217,7 +217,7 @@ mod tests {
     fn a_service_that_takes_anothers_place_gets_it_the_second_time() {
         let place = |contents: &Contents| contents.keys().map(|(_, key)| Near::place(key)).next();
         let old = services(&[80]);
-        let port = (81..).find(|port| place(&services(&[*port])) == place(&old)).unwrap();
+        let port = (81..=u16::MAX).find(|port| place(&services(&[*port])) == place(&old)).unwrap();
         let (new, both) = (services(&[port]), services(&[80, port]));
         let mut hints = described(&old, &old);
         let near = |hints: &Hints| hints.services.0.values().map(|key| [key[16], key[17]]).collect::<Vec<_>>();

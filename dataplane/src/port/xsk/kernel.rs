@@ -21,7 +21,7 @@ pub(super) enum Woken {
     Never,
 }
 
-/// `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h, which the library does not know yet.
+/// `XDP_MAX_TX_SKB_BUDGET` (`linux/if_xdp.h`), which the library does not know yet.
 const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
 
 /// Makes the kernel send from the TX ring. Copy mode sends up to 32 frames a call, or what [`set_tx_budget`] allows.
