@@ -13,6 +13,10 @@ use prefix_trie::PrefixMap;
 use crate::ident::{MacAddr, PortIndex};
 use crate::service::DestinationSlot;
 
+mod spans;
+
+use spans::Spans;
+
 /// Position of a hop in its [`NextHops`], below 65535.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HopIndex(pub u16);
@@ -162,6 +166,8 @@ pub struct NextHops {
     /// everywhere, and each is answered.
     blocks_v4: Box<[HopIndex]>,
     routes_v6: PrefixMap<Ipv6Net, Route>,
+    /// The same for IPv6, by the first half of an address.
+    spans_v6: Spans,
     neighbours: HashMap<(Link, IpAddr), HopIndex>,
     destinations: Vec<HopIndex>,
 }
@@ -185,7 +191,10 @@ impl NextHops {
                 Some(hop) if *hop != UNSURE => *hop,
                 _ => self.longest_match(to),
             },
-            IpAddr::V6(_) => self.longest_match(to),
+            IpAddr::V6(address) => match self.spans_v6.of((address.to_bits() >> 64) as u64) {
+                UNSURE => self.longest_match(to),
+                hop => hop,
+            },
         }
     }
 
@@ -273,6 +282,7 @@ impl NextHopsBuilder {
                 routes_v4: PrefixMap::new(),
                 blocks_v4: Box::default(),
                 routes_v6: PrefixMap::new(),
+                spans_v6: Spans::default(),
                 neighbours: HashMap::new(),
                 destinations: Vec::new(),
             },
@@ -316,12 +326,13 @@ impl NextHopsBuilder {
 
     /// The way to an address by what was added so far.
     pub fn lookup(&self, to: IpAddr) -> HopIndex {
-        self.table.lookup(to)
+        self.table.longest_match(to)
     }
 
     /// The finished table.
     pub fn build(mut self) -> NextHops {
         self.table.blocks_v4 = blocks(&self.table.routes_v4);
+        self.table.spans_v6 = Spans::of_routes(&self.table.routes_v6);
         self.table
     }
 
@@ -381,6 +392,36 @@ mod tests {
                 let near = routes.get(at).map_or(host, |(network, ..)| network & 0x0303_0303 | host & 0xff);
                 let to = IpAddr::V4(near.into());
                 prop_assert_eq!(hops.lookup(to), hops.longest_match(to));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn so_is_that_of_ipv6(
+            routes in prop::collection::vec((any::<u128>(), 0u8..=128, any::<bool>()), 0..40),
+            addresses in prop::collection::vec((0usize..40, any::<u128>()), 20),
+        ) {
+            // Few values of few bytes, so that they lie in one another and beside each other.
+            const FEW: u128 = 0x0300_0003_0000_0003_0000_0000_0000_0003;
+            let mut builder = NextHopsBuilder::new(1);
+            for (n, (network, length, is_connected)) in routes.iter().enumerate() {
+                let prefix = Ipv6Net::new((network & FEW).into(), *length).unwrap().trunc();
+                let hop = builder.hop(Hop::OnLink(egress())).unwrap();
+                if *is_connected {
+                    builder.connected(prefix.into(), Link(n as u32), hop);
+                } else {
+                    builder.route(prefix.into(), hop);
+                }
+            }
+            let hops = builder.build();
+            for (at, host) in addresses {
+                let near = routes.get(at).map_or(host & FEW, |(network, ..)| network & FEW);
+                // Also right before and behind what a prefix holds.
+                for to in [near, near.wrapping_sub(1), near | host >> (host as u32 & 127), host & FEW] {
+                    let to = IpAddr::V6(to.into());
+                    prop_assert_eq!(hops.lookup(to), hops.longest_match(to));
+                }
             }
         }
     }
