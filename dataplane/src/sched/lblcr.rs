@@ -1,7 +1,7 @@
 //! `lblcr`: as `lblc`, with a set of caches for each VIP: the least loaded of them gets the flow; the set grows when
 //! that one is too loaded, and loses its most loaded member when it did not change for a day (`ip_vs_lblcr`).
 
-use super::load::{is_to_be_relieved, least_for_weight, overhead};
+use super::load::{Weights, is_to_be_relieved, least_for_weight, overhead};
 use super::{Arrival, wlc};
 use crate::service::{Destination, ServiceState};
 
@@ -10,9 +10,9 @@ pub(super) fn pick<'d>(
     state: &ServiceState,
     arrival: Arrival,
 ) -> Option<&'d Destination> {
-    let Some(affinity) = state.affinity() else { return wlc::pick(destinations) };
+    let Some(affinity) = state.affinity() else { return wlc::pick(destinations, Weights::Differing) };
     let Some(entry) = affinity.touch(arrival.vip, arrival.now) else {
-        let next = wlc::pick(destinations)?;
+        let next = wlc::pick(destinations, Weights::Differing)?;
         affinity.assign(arrival.vip, next.slot, arrival.now);
         return Some(next);
     };
@@ -27,7 +27,7 @@ pub(super) fn pick<'d>(
     if let Some(cache) = least.filter(|d| !is_to_be_relieved(d, destinations)) {
         return Some(cache);
     }
-    let next = wlc::pick(destinations)?;
+    let next = wlc::pick(destinations, Weights::Differing)?;
     entry.join(next.slot, arrival.now);
     Some(next)
 }

@@ -2,12 +2,62 @@
 
 use std::hint::select_unpredictable;
 
+use crate::ident::Weight;
 use crate::service::Destination;
 
 /// Connections with IPVS's weights: an active one counts 256, an inactive one 1.
 #[inline]
 pub(super) fn overhead(destination: &Destination) -> u64 {
     destination.counts.load()
+}
+
+/// Whether the weights of a list make a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// All that may take flows have the same.
+    Equal,
+    /// Not all, or it is not known.
+    Differing,
+}
+
+impl Weights {
+    /// Those of a list of destinations.
+    pub(super) fn of(destinations: &[Destination]) -> Self {
+        let mut weights = destinations.iter().map(|d| d.weight).filter(|weight| *weight > Weight::ZERO);
+        let first = weights.next();
+        if weights.all(|weight| Some(weight) == first) { Self::Equal } else { Self::Differing }
+    }
+
+    /// The destination with the least load for its weight; the first wins a tie.
+    #[inline]
+    pub(super) fn least<'d>(
+        self,
+        candidates: impl Iterator<Item = &'d Destination>,
+        load: impl Fn(&Destination) -> u64,
+    ) -> Option<&'d Destination> {
+        match self {
+            Self::Equal => least(candidates, load),
+            Self::Differing => least_for_weight(candidates, load),
+        }
+    }
+}
+
+/// The destination with the least load; the first wins a tie.
+fn least<'d>(
+    candidates: impl Iterator<Item = &'d Destination>,
+    load: impl Fn(&Destination) -> u64,
+) -> Option<&'d Destination> {
+    let mut best: Option<&Destination> = None;
+    let mut least = u64::MAX;
+    for next in candidates {
+        let next_load = load(next);
+        // By moves, as below. Multiplied loads would wait for each other at every step.
+        let is_less = next_load < least;
+        let is_less = best.is_none() | is_less;
+        best = select_unpredictable(is_less, Some(next), best);
+        least = select_unpredictable(is_less, next_load, least);
+    }
+    best
 }
 
 /// The destination with the least load for its weight; the first wins a tie. Loads are compared by

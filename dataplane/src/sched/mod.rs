@@ -132,7 +132,7 @@ pub enum Scheduler {
     /// See [`SchedulerKind::Lc`].
     Lc,
     /// See [`SchedulerKind::Wlc`].
-    Wlc,
+    Wlc(load::Weights),
     /// See [`SchedulerKind::Fo`].
     Fo,
     /// See [`SchedulerKind::Ovf`].
@@ -146,7 +146,7 @@ pub enum Scheduler {
     /// See [`SchedulerKind::Sh`].
     Sh(sh::Sources),
     /// See [`SchedulerKind::Sed`].
-    Sed,
+    Sed(load::Weights),
     /// See [`SchedulerKind::Nq`].
     Nq,
     /// See [`SchedulerKind::Twos`].
@@ -162,14 +162,14 @@ impl Scheduler {
             SchedulerKind::Rr => Self::Rr,
             SchedulerKind::Wrr => Self::Wrr(wrr::Weights::new(destinations)),
             SchedulerKind::Lc => Self::Lc,
-            SchedulerKind::Wlc => Self::Wlc,
+            SchedulerKind::Wlc => Self::Wlc(load::Weights::of(destinations)),
             SchedulerKind::Fo => Self::Fo,
             SchedulerKind::Ovf => Self::Ovf,
             SchedulerKind::Lblc => Self::Lblc,
             SchedulerKind::Lblcr => Self::Lblcr,
             SchedulerKind::Dh => Self::Dh(dh::buckets(destinations)),
             SchedulerKind::Sh(flags) => Self::Sh(sh::Sources::new(destinations, flags)),
-            SchedulerKind::Sed => Self::Sed,
+            SchedulerKind::Sed => Self::Sed(load::Weights::of(destinations)),
             SchedulerKind::Nq => Self::Nq,
             SchedulerKind::Twos => Self::Twos,
             SchedulerKind::Mh(flags) => Self::Mh(mh::Lookup::new(destinations, flags)),
@@ -182,14 +182,14 @@ impl Scheduler {
             Self::Rr => SchedulerKind::Rr,
             Self::Wrr(_) => SchedulerKind::Wrr,
             Self::Lc => SchedulerKind::Lc,
-            Self::Wlc => SchedulerKind::Wlc,
+            Self::Wlc(_) => SchedulerKind::Wlc,
             Self::Fo => SchedulerKind::Fo,
             Self::Ovf => SchedulerKind::Ovf,
             Self::Lblc => SchedulerKind::Lblc,
             Self::Lblcr => SchedulerKind::Lblcr,
             Self::Dh(_) => SchedulerKind::Dh,
             Self::Sh(sources) => SchedulerKind::Sh(sources.flags()),
-            Self::Sed => SchedulerKind::Sed,
+            Self::Sed(_) => SchedulerKind::Sed,
             Self::Nq => SchedulerKind::Nq,
             Self::Twos => SchedulerKind::Twos,
             Self::Mh(lookup) => SchedulerKind::Mh(lookup.flags()),
@@ -209,14 +209,14 @@ impl Scheduler {
             Self::Rr => rr::pick(destinations, state),
             Self::Wrr(weights) => weights.pick(destinations, state),
             Self::Lc => lc::pick(destinations),
-            Self::Wlc => wlc::pick(destinations),
+            Self::Wlc(weights) => wlc::pick(destinations, *weights),
             Self::Fo => fo::pick(destinations),
             Self::Ovf => ovf::pick(destinations),
             Self::Lblc => lblc::pick(destinations, state, arrival),
             Self::Lblcr => lblcr::pick(destinations, state, arrival),
             Self::Dh(buckets) => dh::pick(buckets, destinations, arrival.vip),
             Self::Sh(sources) => sources.pick(destinations, arrival.client),
-            Self::Sed => sed::pick(destinations),
+            Self::Sed(weights) => sed::pick(destinations, *weights),
             Self::Nq => nq::pick(destinations),
             Self::Twos => twos::pick(destinations, state),
             Self::Mh(lookup) => lookup.pick(destinations, arrival.client),

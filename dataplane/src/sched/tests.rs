@@ -90,7 +90,8 @@ fn wrr_ends_for_any_weights() {
 #[test]
 fn wlc_prefers_the_least_loaded_for_its_weight() {
     let list = list(&[1, 2]);
-    let pick = || Scheduler::Wlc.pick(&list, &ServiceState::default(), client(1)).map(letter);
+    let scheduler = Scheduler::new(SchedulerKind::Wlc, &list);
+    let pick = || scheduler.pick(&list, &ServiceState::default(), client(1)).map(letter);
     assert_eq!(pick(), Some('B'), "a tie goes to the first in the list");
     list[0].counts.begin(Activity::Active);
     assert_eq!(pick(), Some('A'));

@@ -1,8 +1,8 @@
 //! `wlc`: the fewest connections for its weight (`ip_vs_wlc`).
 
-use super::load::{least_for_weight, overhead};
+use super::load::{Weights, overhead};
 use crate::service::Destination;
 
-pub(super) fn pick(destinations: &[Destination]) -> Option<&Destination> {
-    least_for_weight(destinations.iter().filter(|d| d.takes_flows()), overhead)
+pub(super) fn pick(destinations: &[Destination], weights: Weights) -> Option<&Destination> {
+    weights.least(destinations.iter().filter(|d| d.takes_flows()), overhead)
 }
