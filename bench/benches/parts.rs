@@ -178,7 +178,7 @@ fn rewrites(c: &mut Criterion) {
         b.iter(|| plain::translate_v4(black_box(&mut v4), Transport::Tcp, &link, &words4, Delta::default()));
     });
     c.bench_function("rewrite/NAT and FULLNAT, IPv6", |b| {
-        b.iter(|| plain::translate_v6(black_box(&mut v6), Transport::Tcp, &link, &words6));
+        b.iter(|| plain::translate_v6(black_box(&mut v6), Transport::Tcp, &link, &words6, Delta::default()));
     });
     c.bench_function("rewrite/NAT and FULLNAT with tags or options, IPv4", |b| {
         b.iter(|| nat::rewrite_v4(black_box(&mut v4), &headers4, &to4));

@@ -14,6 +14,7 @@ pub mod rss;
 pub mod rules;
 pub mod sched;
 pub mod service;
+mod siphash;
 pub mod snapshot;
 pub mod state;
 pub mod steer;

@@ -145,22 +145,35 @@ pub struct NewFlow<F: Family> {
     pub controller: Option<FlowLink>,
 }
 
+/// A client's Ethernet address and port as an entry holds them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientMac(u64);
+
+impl ClientMac {
+    #[inline]
+    pub(crate) fn new(client: Option<(MacAddr, PortIndex)>) -> Self {
+        Self(client.map_or(0, |(MacAddr([a, b, c, d, e, f]), PortIndex(port))| {
+            u64::from_le_bytes([a, b, c, d, e, f, port, 0]) | CLIENT_KNOWN
+        }))
+    }
+}
+
 /// As [`NewFlow`], with its keys as the table holds them: zeros where there is no reverse key.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PackedFlow<F: Family> {
+pub(crate) struct PackedFlow<'e, F: Family> {
     pub(crate) forward: F::Words,
     pub(crate) reverse: F::Words,
     pub(crate) destination: u32,
     pub(crate) state: u8,
     pub(crate) flags: u16,
     pub(crate) deadline: Tick,
-    pub(crate) client_mac: Option<(MacAddr, PortIndex)>,
+    pub(crate) client: ClientMac,
     pub(crate) return_hop: u32,
-    pub(crate) extension: Option<NewExtension>,
+    pub(crate) extension: Option<&'e NewExtension>,
     pub(crate) controller: Option<FlowLink>,
 }
 
-impl<F: Family> PackedFlow<F> {
+impl<F: Family> PackedFlow<'_, F> {
     /// Whether it has a reverse key.
     #[inline]
     pub(super) fn is_two_way(&self) -> bool {
@@ -170,7 +183,7 @@ impl<F: Family> PackedFlow<F> {
 
 impl<F: Family> NewFlow<F> {
     #[inline]
-    pub(super) fn pack(&self) -> PackedFlow<F> {
+    pub(super) fn pack(&self) -> PackedFlow<'_, F> {
         let rule = rule::of(self.flags, self.state);
         PackedFlow {
             forward: rule::pack::<F>(rule, &self.forward),
@@ -179,9 +192,9 @@ impl<F: Family> NewFlow<F> {
             state: self.state,
             flags: self.flags,
             deadline: self.deadline,
-            client_mac: self.client_mac,
+            client: ClientMac::new(self.client_mac),
             return_hop: self.return_hop,
-            extension: self.extension,
+            extension: self.extension.as_ref(),
             controller: self.controller,
         }
     }
@@ -315,12 +328,7 @@ impl<F: Family> FlowEntry<F> {
     /// Learns (or forgets) the client's Ethernet address and port.
     #[inline]
     pub fn set_client_mac(&self, client: Option<(MacAddr, PortIndex)>) {
-        let raw = client.map_or(0, |(MacAddr(mac), port)| {
-            let mut bytes = [0; 8];
-            bytes[..6].copy_from_slice(&mac);
-            bytes[6] = port.0;
-            u64::from_le_bytes(bytes) | CLIENT_KNOWN
-        });
+        let ClientMac(raw) = ClientMac::new(client);
         if self.client.load(Ordering::Relaxed) != raw {
             self.client.store(raw, Ordering::Relaxed);
         }
@@ -423,14 +431,14 @@ impl<F: Family> FlowEntry<F> {
     /// Writes a flow into a free entry, which only the caller knows, with the number of its extension record. Gives
     /// the new generation.
     #[inline]
-    pub(super) fn write(&self, new: &PackedFlow<F>, extension: Option<u32>) -> u32 {
+    pub(super) fn write(&self, new: &PackedFlow<'_, F>, extension: Option<u32>) -> u32 {
         let generation = StateWord(self.word.load(Ordering::Relaxed)).generation().wrapping_add(1);
         F::store(&self.forward, &new.forward);
         F::store(&self.reverse, &new.reverse);
         if new.is_two_way() {
             F::keep_difference(&self.difference, &new.forward, &new.reverse);
         }
-        self.set_client_mac(new.client_mac);
+        self.client.store(new.client.0, Ordering::Relaxed);
         self.deadline.store(new.deadline.raw(), Ordering::Relaxed);
         self.destination.store(new.destination, Ordering::Relaxed);
         self.return_hop.store(new.return_hop, Ordering::Relaxed);

@@ -209,12 +209,13 @@ impl Extension {
     #[cfg(test)]
     pub(crate) fn of(new: &NewExtension) -> Self {
         let record = Self::free();
-        record.write(new);
+        record.write(new, new.link);
         record
     }
 
-    /// Writes a record which only the caller knows.
-    pub(super) fn write(&self, new: &NewExtension) {
+    /// Writes a record which only the caller knows, of a flow that hangs on another one.
+    #[inline]
+    pub(super) fn write(&self, new: &NewExtension, link: Option<FlowLink>) {
         let arrays = [(&self.timestamps, new.timestamps), (&self.next, new.next)];
         for (cells, values) in arrays {
             for (cell, value) in cells.iter().zip(values) {
@@ -226,7 +227,7 @@ impl Extension {
         }
         self.terms.store(new.terms.pack(), Ordering::Relaxed);
         self.held.store(new.held, Ordering::Relaxed);
-        self.set_link(new.link);
+        self.set_link(link);
         // A writer that died in the middle of a change left an odd count.
         self.changes.store(0, Ordering::Relaxed);
         self.bits.store(new.bits, Ordering::Relaxed);
@@ -418,7 +419,7 @@ mod tests {
             held: 6,
             link,
         };
-        record.write(&new);
+        record.write(&new, new.link);
         assert_eq!(record.shifts(), new.shifts);
         assert_eq!(record.timestamps(), [1, 2]);
         assert_eq!([Direction::Forward, Direction::Reverse].map(|of| record.next(of)), [3, 4]);

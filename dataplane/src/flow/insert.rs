@@ -11,7 +11,7 @@
 //! holds no tentative slot, so waits form no circle.
 
 use super::entry::{FlowEntry, FlowRef, Life, NewFlow, PackedFlow};
-use super::extension::NewExtension;
+use super::extension::{FlowLink, NewExtension};
 use super::key::Family;
 use super::lookup::{Probe, slot};
 use super::reclaim::FlowWorker;
@@ -98,16 +98,15 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// As [`Table::insert`], of a flow whose keys were aimed, so that their buckets are here by now; where there is no
     /// reverse key, its aim does not matter.
     #[inline]
-    pub(crate) fn insert_aimed(&self, w: &mut FlowWorker<F>, new: &PackedFlow<F>, aims: [&Probe; 2]) -> Insert {
-        if new.reverse == new.forward {
+    pub(crate) fn insert_aimed(&self, w: &mut FlowWorker<F>, new: &PackedFlow<'_, F>, aims: [&Probe; 2]) -> Insert {
+        if F::are_same(&new.reverse, &new.forward) {
             return Insert::ReverseTaken;
         }
         let Some(index) = self.take(w) else {
             return Insert::Full;
         };
         let entry = self.entry_at(index);
-        let linked = |extension: NewExtension| NewExtension { link: new.controller.or(extension.link), ..extension };
-        let extension = new.extension.map(linked).and_then(|extension| self.extend(w, &extension));
+        let extension = new.extension.and_then(|extension| self.extend(w, extension, new.controller));
         let flow = FlowRef { index, generation: entry.write(new, extension) };
         if new.extension.is_some() && extension.is_none() {
             entry.set_life(Life::Dead);
@@ -122,15 +121,16 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         result
     }
 
-    /// Takes an extension record and writes it.
-    fn extend(&self, w: &mut FlowWorker<F>, new: &NewExtension) -> Option<u32> {
+    /// Takes an extension record and writes it, of a flow that hangs on `controller`.
+    #[inline]
+    fn extend(&self, w: &mut FlowWorker<F>, new: &NewExtension, controller: Option<FlowLink>) -> Option<u32> {
         let number = self.take_extension(w)?;
-        self.store.extensions().get(number as usize)?.write(new);
+        self.store.extensions().get(number as usize)?.write(new, controller.or(new.link));
         Some(number)
     }
 
     #[inline]
-    fn place_both(&self, entry: &FlowEntry<F>, flow: FlowRef, new: &PackedFlow<F>, aims: [&Probe; 2]) -> Insert {
+    fn place_both(&self, entry: &FlowEntry<F>, flow: FlowRef, new: &PackedFlow<'_, F>, aims: [&Probe; 2]) -> Insert {
         let [Some(forward), Some(reverse)] = aims.map(|aim| self.aimed(aim)) else { return Insert::Full };
         let claim = |words, buckets, aim: &Probe, direction| Claim {
             words,

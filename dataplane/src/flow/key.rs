@@ -55,6 +55,12 @@ pub trait Family: Copy + Send + Sync + 'static {
     fn with_source(words: &Self::Words, source: Self::Addr, port: NetPort) -> Self::Words;
     /// What the words say of the packets' destination: equal for all that go to the same transport, address and port.
     fn without_source(words: &Self::Words) -> Self::Words;
+    /// Whether two packed keys are the same.
+    #[inline]
+    fn are_same(one: &Self::Words, other: &Self::Words) -> bool {
+        // Without branches between the words, and without the call that comparing arrays would become.
+        one.as_ref().iter().zip(other.as_ref()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+    }
     /// Whether the words are those of a key.
     fn is_key(words: &Self::Words) -> bool;
     /// Whether source or destination may be a loopback address: true of a few others, too.

@@ -26,7 +26,7 @@ mod sync;
 mod table;
 
 pub use end::Ended;
-pub(crate) use entry::PackedFlow;
+pub(crate) use entry::{ClientMac, PackedFlow};
 pub use entry::{FlowEntry, FlowRef, NewFlow, StateWord, flag};
 pub use extension::{Extension, FlowLink, NewExtension, Shift, Terms, bit};
 pub use hash::KeyHash;

@@ -12,6 +12,10 @@ use super::sync::{AtomicU32, AtomicU64, Ordering};
 /// Numbers that a worker takes from the free list at once, as long as there are plenty.
 const BATCH: u32 = if cfg!(loom) { 1 } else { 32 };
 
+/// How many numbers ahead a record is asked for: written one after the other, they would wait for one another if asked for
+/// at once.
+const REACH: usize = 8;
+
 /// What all workers share of a pool.
 #[repr(C)]
 #[derive(Debug)]
@@ -85,10 +89,18 @@ impl Reserve {
         self.waiting() + self.cache.len() as u32
     }
 
-    /// The free numbers in reserve, in the order in which they will be taken.
+    /// The free numbers in reserve that have come within reach, in the order in which they will be taken, now that one was
+    /// taken of `before`: the next one, or, if there were none, all the first.
     #[inline]
-    pub(super) fn ahead(&self) -> impl Iterator<Item = u32> {
-        self.cache.iter().rev().copied()
+    pub(super) fn ahead(&self, before: usize) -> impl Iterator<Item = u32> {
+        let skipped = if before > 0 { REACH - 1 } else { 0 };
+        self.cache.iter().rev().take(REACH).skip(skipped).copied()
+    }
+
+    /// How many free numbers are in reserve.
+    #[inline]
+    pub(super) fn stock(&self) -> usize {
+        self.cache.len()
     }
 
     /// Whether there are free numbers in reserve.

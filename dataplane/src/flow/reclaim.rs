@@ -117,19 +117,19 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Takes a free entry; `None` when there is none.
     #[inline]
     pub(super) fn take(&self, w: &mut FlowWorker<F>) -> Option<u32> {
-        let had_some = w.entries.is_stocked();
+        let before = w.entries.stock();
         let taken = self.entries().take(&mut w.entries);
-        if !had_some {
-            // They will be written one after the other.
-            w.entries.ahead().for_each(|index| prefetch(self.store.entries(), index as usize));
-        }
+        w.entries.ahead(before).for_each(|index| prefetch(self.store.entries(), index as usize));
         taken
     }
 
     /// Takes a free extension record; `None` when there is none.
     #[inline]
     pub(super) fn take_extension(&self, w: &mut FlowWorker<F>) -> Option<u32> {
-        self.extensions().take(&mut w.extensions)
+        let before = w.extensions.stock();
+        let taken = self.extensions().take(&mut w.extensions);
+        w.extensions.ahead(before).for_each(|number| prefetch(self.store.extensions(), number as usize));
+        taken
     }
 
     /// An entry that is in no slot any more (or never was) comes back after a grace period, and its extension record.

@@ -3,10 +3,7 @@
 //! Invariants: no key is in the index twice; a live flow has all its keys in the index; an entry is written only while
 //! no worker can hold it. `lookup.rs`, `insert.rs`, `end.rs` and `reclaim.rs` are the algorithms.
 
-use std::hash::{Hash, Hasher as _};
 use std::sync::Mutex;
-
-use siphasher::sip::SipHasher24;
 
 use super::entry::{FlowEntry, FlowRef};
 use super::extension::Extension;
@@ -14,6 +11,7 @@ use super::hash::{Hasher, KEY_WORDS, KeyHash};
 use super::key::{Family, FlowKey};
 use super::storage::{Geometry, Storage};
 use super::sync::Ordering;
+use crate::siphash::Hash;
 
 /// What the key of marks is derived for; others have numbers from 0 on.
 const MARK: u8 = 0x80;
@@ -92,9 +90,15 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// A value for a key that tells nobody anything of others (`SipHash` under a key that lasts as long as the table).
     pub fn mark(&self, key: &FlowKey<F::Addr>) -> u64 {
-        let mut hasher = SipHasher24::new_with_keys(self.mark_key[0], self.mark_key[1]);
-        F::pack(key).as_ref().hash(&mut hasher);
-        hasher.finish()
+        self.mark_words(&F::pack(key))
+    }
+
+    /// As [`Table::mark`], of a packed key.
+    #[inline]
+    pub fn mark_words(&self, words: &F::Words) -> u64 {
+        // Their number goes first, as it always did: values outlive the process, and must not change with it.
+        let hash = Hash::new(self.mark_key).and([F::WORDS as u64]);
+        words.as_ref().iter().fold(hash, |hash, word| hash.and([*word])).end(0, 0)
     }
 
     /// The hash of a key in this table.

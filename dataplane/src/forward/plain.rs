@@ -44,9 +44,9 @@ pub fn translate_v4(
 
 /// As [`translate_v4`], for an IPv6 packet.
 #[inline(always)]
-pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5]) {
+pub fn translate_v6(frame: &mut [u8], transport: Transport, link: &[u8; LINK], to: &[u64; 5], moved: Delta) {
     let Some(head) = frame.first_chunk::<{ L4_V6 + PORTS }>() else { return };
-    let mut changed = replaced::<_, 4>(head, L4_V6, (to[4] as u32).to_le_bytes());
+    let mut changed = moved.and(replaced(head, L4_V6, (to[4] as u32).to_le_bytes()));
     for (place, word) in to[..4].iter().enumerate() {
         changed = changed.and(replaced(head, L3 + ipv6::SOURCE + 8 * place, word.to_le_bytes()));
     }
@@ -265,7 +265,7 @@ mod tests {
             let (mut theirs, headers) = (ours.clone(), parsed(&ours));
             let [source, destination] = new.map(Ipv6Addr::from);
             let to = Rewrite { source, source_port, destination, destination_port };
-            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)));
+            translate_v6(&mut ours, of, &link, &V6::pack(&key(&to)), Delta::default());
             nat::rewrite_v6(&mut theirs, &headers, &to);
             general(&mut theirs, &headers);
             prop_assert_eq!(&ours, &theirs);

@@ -76,6 +76,17 @@ pub fn translate_usual(segment: &mut [u8], record: &Extension, direction: Direct
     Some(delta)
 }
 
+/// As [`translate`], of a SYN of the client, whose numbers are moved the same everywhere. Gives the difference for the
+/// checksum, which is not touched.
+#[inline]
+pub fn translate_opening(segment: &mut [u8], flags: TcpFlags, shift: u32, timestamp: u32) -> Delta {
+    match segment.first_chunk_mut::<{ tcp::LENGTH }>() {
+        // Without options.
+        Some(head) if head[tcp::DATA_OFFSET] >> 4 == 5 => move_number(head, tcp::SEQUENCE, shift),
+        _ => Translation { sender: Shift::by(shift), timestamp, ..Translation::default() }.there(segment, flags),
+    }
+}
+
 /// Adds to the number at an even offset, which lies inside.
 #[inline(always)]
 fn move_number<const N: usize>(bytes: &mut [u8; N], at: usize, by: u32) -> Delta {

@@ -6,6 +6,11 @@ use arrayvec::ArrayVec;
 
 use crate::ident::Endpoint;
 
+/// The length of the option for a client of IPv4, in bytes.
+pub const LENGTH_V4: u16 = 8;
+/// The same of IPv6.
+pub const LENGTH_V6: u16 = 20;
+
 /// Kind of the option with an IPv4 address.
 pub const KIND_V4: u8 = 254;
 /// Kind of the option with an IPv6 address.
@@ -35,7 +40,7 @@ pub fn option(client: Endpoint) -> ArrayVec<u8, LONGEST> {
 
 /// The length of the option for a client, in bytes.
 pub fn length(client: IpAddr) -> u16 {
-    if client.to_canonical().is_ipv4() { 8 } else { 20 }
+    if client.to_canonical().is_ipv4() { LENGTH_V4 } else { LENGTH_V6 }
 }
 
 #[cfg(test)]

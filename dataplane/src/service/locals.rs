@@ -36,7 +36,7 @@ impl LocalPorts {
 
     /// The port at a place below [`LocalPorts::count`]; places beyond begin anew.
     pub const fn at(self, place: u32) -> u16 {
-        self.low + (place % self.count()) as u16
+        self.low + below(place, self.count()) as u16
     }
 
     /// Whether a port is one of them.
@@ -147,12 +147,36 @@ impl ServerLocals {
         Self { ports, list: list.into(), turns }
     }
 
-    /// The addresses from the one whose turn it is with this worker, each once.
+    /// The addresses from the one whose turn it is with this worker, each once. Then it is the next one's turn.
     pub fn in_turn(&self, worker: WorkerIndex) -> impl Iterator<Item = &Local> {
-        let turn = self.turns.get(worker.0 as usize);
-        let first = turn.map_or(0, |turn| turn.fetch_add(1, Ordering::Relaxed)) as usize % self.list.len().max(1);
+        let first = self.turn(worker);
+        self.pass_turn(worker);
         self.list.iter().skip(first).chain(self.list.iter().take(first))
     }
+
+    /// The address whose turn it is with this worker.
+    pub fn next(&self, worker: WorkerIndex) -> Option<&Local> {
+        self.list.get(self.turn(worker))
+    }
+
+    /// Lets it be the next one's turn with this worker.
+    pub fn pass_turn(&self, worker: WorkerIndex) {
+        if let Some(turn) = self.turns.get(worker.0 as usize) {
+            // Nobody else writes it.
+            turn.store(self.turn(worker) as u32 + 1, Ordering::Relaxed);
+        }
+    }
+
+    fn turn(&self, worker: WorkerIndex) -> usize {
+        let turn = self.turns.get(worker.0 as usize).map_or(0, |turn| turn.load(Ordering::Relaxed));
+        below(turn, self.list.len() as u32) as usize
+    }
+}
+
+/// The remainder of a number that nearly always is less than `limit`: divided only where it is not.
+#[inline]
+pub(crate) const fn below(number: u32, limit: u32) -> u32 {
+    if number < limit || limit == 0 { number } else { number % limit }
 }
 
 impl PartialEq for ServerLocals {

@@ -28,6 +28,7 @@ pub use datagrams::Datagrams;
 pub use expire_reset::ExpireReset;
 pub use ftp::Ftp;
 pub use limits::{Begun, ConnectionLimits, Limit, Refusal};
+pub(crate) use locals::below;
 pub use locals::{Local, LocalPair, LocalPorts, PairKey, ServerLocals};
 pub use mss_clamp::MssClamp;
 pub use name::{AddressFamily, AddressRange, Mark, MatchPoint, ServiceName};

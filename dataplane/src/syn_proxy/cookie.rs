@@ -1,6 +1,6 @@
 //! SYN cookies: what the answer to a SYN promised, kept in its sequence number (and its time stamp).
 //!
-//! A `SipHash-2-4` of the connection, the client's sequence number and a secret gives 64 bits. Its lower half, with the
+//! A `SipHash-2-4` of the service, the client and its sequence number under a secret gives 64 bits. Its lower half, with the
 //! 13 bits below laid over it by exclusive or, is the sequence number of the answer; its upper half, plus a clock of
 //! milliseconds, is the `TSval`. Each secret is in use for 82 s and accepted for as long again.
 //!
@@ -17,14 +17,16 @@
 //! blindly is taken with a probability of 2^-23 (2^-22 in the minutes after an offer changed), and where time stamps
 //! were agreed on, with 2^-37: the echo has to fit the clock too.
 
-use std::net::{IpAddr, Ipv4Addr};
+#![allow(clippy::inline_always, reason = "answers stay in registers: what goes through memory in pieces waits there")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use siphasher::sip::SipHasher24;
 
 use super::segment::Options;
-use super::siphash;
 use crate::clock::Tick;
-use crate::ident::Endpoint;
+use crate::ident::{Endpoint, NetPort};
+use crate::siphash::Hash;
 
 /// Ticks in a period, as a power of two: 8192, that is 81.92 s. Periods wrap together with ticks.
 const PERIOD_BITS: u32 = 13;
@@ -39,6 +41,38 @@ const HASH_ONLY: u32 = !0x1fff;
 const SIZES_V4: [u16; 8] = [88, 536, 1200, 1360, 1400, 1440, 1460, 8960];
 /// The same for IPv6.
 const SIZES_V6: [u16; 8] = [88, 536, 1220, 1360, 1400, 1420, 1440, 8940];
+
+/// Which of eight sizes an MSS is rounded down to, by its fourth: one load, no jump that depends on the client.
+struct Places([u8; Self::FOURTHS]);
+
+static PLACES_V4: Places = Places::new(&SIZES_V4);
+static PLACES_V6: Places = Places::new(&SIZES_V6);
+
+impl Places {
+    /// The largest size is the last.
+    const FOURTHS: usize = 8960 / 4 + 1;
+
+    /// Of sizes that rise and are divisible by 4.
+    const fn new(sizes: &[u16; 8]) -> Self {
+        let mut places = [0; Self::FOURTHS];
+        let (mut place, mut fourth) = (0, 0);
+        while fourth < Self::FOURTHS {
+            while place < 7 && sizes[place + 1] as usize <= 4 * fourth {
+                assert!(sizes[place + 1].is_multiple_of(4), "only fourths are told apart");
+                place += 1;
+            }
+            places[fourth] = place as u8;
+            fourth += 1;
+        }
+        Self(places)
+    }
+
+    #[inline]
+    fn of(&self, mss: u16) -> u8 {
+        let fourth = usize::from(mss / 4).min(Self::FOURTHS - 1);
+        self.0.get(fourth).copied().unwrap_or(0)
+    }
+}
 
 /// The secret that those of all periods are made from.
 #[derive(Clone, Copy)]
@@ -58,6 +92,43 @@ pub struct Cookies {
     now: Tick,
     current: Secret,
     previous: Secret,
+}
+
+/// Cookies of one service at one moment, as far as its clients have no part in them.
+#[derive(Clone, Copy)]
+pub struct Begun {
+    hash: Hash,
+    milliseconds: u32,
+}
+
+/// A client, its address as words whose lowest byte comes first: as it is in a packed key.
+#[derive(Clone, Copy, Debug)]
+pub enum Client {
+    /// Of IPv4.
+    V4(u32, NetPort),
+    /// Of IPv6.
+    V6([u64; 2], NetPort),
+}
+
+impl Client {
+    /// Its address.
+    #[inline]
+    pub fn address(self) -> IpAddr {
+        match self {
+            Self::V4(address, _) => Ipv4Addr::from(address.to_le_bytes()).into(),
+            Self::V6([a, b], _) => Ipv6Addr::from((u128::from(a) | u128::from(b) << 64).to_le_bytes()).into(),
+        }
+    }
+}
+
+impl From<Endpoint> for Client {
+    #[inline]
+    fn from(Endpoint { address, port }: Endpoint) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::V4(word_v4(address), port),
+            IpAddr::V6(address) => Self::V6(words_v6(address), port),
+        }
+    }
 }
 
 /// A connection that a client wants to open.
@@ -110,14 +181,16 @@ impl Cookies {
         }
     }
 
+    /// The part in the answers of a service that is the same for all of its clients.
+    #[inline]
+    pub fn begin(&self, service: Endpoint) -> Begun {
+        Begun { hash: begun(self.current, service), milliseconds: milliseconds(self.now) }
+    }
+
     /// The numbers of the answer to a SYN.
     #[inline]
     pub fn make(&self, connection: &Connection, agreement: Agreement) -> Cookie {
-        let hash = hash(self.current, connection);
-        Cookie {
-            sequence: hash as u32 ^ pack(agreement, is_v4(connection)),
-            timestamp: milliseconds(self.now).wrapping_add((hash >> 32) as u32),
-        }
+        self.begin(connection.service).make(connection.client.into(), connection.sequence, agreement)
     }
 
     /// What was agreed on with a client that acknowledges `sequence` and, with time stamps, echoes `echo`; `None` when
@@ -131,8 +204,8 @@ impl Cookies {
         offered: [Option<u8>; 2],
     ) -> Option<Agreement> {
         [self.current, self.previous].into_iter().find_map(|secret| {
-            let hash = hash(secret, connection);
-            let agreement = unpack(sequence ^ hash as u32, is_v4(connection))?;
+            let hash = ended(begun(secret, connection.service), connection.client.into(), connection.sequence);
+            let agreement = unpack(sequence ^ hash as u32, connection.client.address.is_ipv4())?;
             if agreement.timestamps != echo.is_some() {
                 return None;
             }
@@ -144,6 +217,18 @@ impl Cookies {
             let age = |echo: u32| milliseconds(self.now).wrapping_sub(echo.wrapping_sub((hash >> 32) as u32));
             echo.is_none_or(|echo| age(echo) <= LONGEST_ECHO).then_some(agreement)
         })
+    }
+}
+
+impl Begun {
+    /// The numbers of the answer to a client whose SYN has this sequence number.
+    #[inline(always)]
+    pub fn make(&self, client: Client, sequence: u32, agreement: Agreement) -> Cookie {
+        let hash = ended(self.hash, client, sequence);
+        Cookie {
+            sequence: hash as u32 ^ pack(agreement, matches!(client, Client::V4(..))),
+            timestamp: self.milliseconds.wrapping_add((hash >> 32) as u32),
+        }
     }
 }
 
@@ -165,48 +250,50 @@ fn derived(Secret([k0, k1]): Secret, period: u32) -> Secret {
     Secret([half(0), half(1)])
 }
 
-fn is_v4(connection: &Connection) -> bool {
-    connection.client.address.is_ipv4()
+/// The hash of connections to a service, without the client's part, which goes last.
+#[inline]
+fn begun(Secret(key): Secret, service: Endpoint) -> Hash {
+    let port = u64::from(u16::from_le_bytes(service.port.to_wire()));
+    let hash = Hash::new(key);
+    match service.address {
+        IpAddr::V4(address) => hash.and([u64::from(word_v4(address)) | port << 32]),
+        IpAddr::V6(address) => hash.and(words_v6(address)).and([port]),
+    }
+}
+
+/// That hash with the client's part. Inputs of the two families differ in length.
+#[inline(always)]
+fn ended(begun: Hash, client: Client, sequence: u32) -> u64 {
+    let sequence = u64::from(sequence);
+    let of = |port: NetPort| u64::from(u16::from_le_bytes(port.to_wire()));
+    match client {
+        Client::V4(address, port) => begun.and([u64::from(address) | sequence << 32]).end(of(port), 2),
+        Client::V6(address, port) => begun.and(address).end(sequence | of(port) << 32, 6),
+    }
 }
 
 #[inline]
-fn hash(Secret(key): Secret, connection: &Connection) -> u64 {
-    let Connection { client, service, sequence } = connection;
-    let ports = [client.port, service.port].map(|port| u32::from(u16::from_le_bytes(port.to_wire())));
-    let rest = u64::from(ports[0] | ports[1] << 16) | u64::from(*sequence) << 32;
-    // Inputs of the two families differ in length.
-    match (client.address, service.address) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            let half = |address: Ipv4Addr| u64::from(u32::from_le_bytes(address.octets()));
-            siphash::hash(key, [half(from) | half(to) << 32, rest])
-        }
-        (from, to) => {
-            let words = |address: IpAddr| {
-                let octets = match address {
-                    IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-                    IpAddr::V6(address) => address.octets(),
-                };
-                let bits = u128::from_le_bytes(octets);
-                [bits as u64, (bits >> 64) as u64]
-            };
-            let ([a, b], [c, d]) = (words(from), words(to));
-            siphash::hash(key, [a, b, c, d, rest])
-        }
-    }
+fn word_v4(address: Ipv4Addr) -> u32 {
+    u32::from_le_bytes(address.octets())
+}
+
+#[inline]
+fn words_v6(address: Ipv6Addr) -> [u64; 2] {
+    let bits = u128::from_le_bytes(address.octets());
+    [bits as u64, (bits >> 64) as u64]
 }
 
 const fn sizes(is_v4: bool) -> &'static [u16; 8] {
     if is_v4 { &SIZES_V4 } else { &SIZES_V6 }
 }
 
+#[inline(always)]
 fn pack(agreement: Agreement, is_v4: bool) -> u32 {
     let (client, told) = match agreement.scales {
         Some((client, told)) => (u32::from(client.min(14)), u32::from(told.min(14))),
         None => (NO_SCALE, NO_SCALE),
     };
-    // They rise, so as many fit as the number of the next: without a jump that depends on the client.
-    let fitting = sizes(is_v4).iter().map(|size| u32::from(*size <= agreement.mss)).sum::<u32>();
-    let size = fitting.saturating_sub(1);
+    let size = u32::from(if is_v4 { PLACES_V4.of(agreement.mss) } else { PLACES_V6.of(agreement.mss) });
     client | size << 4 | u32::from(agreement.sack) << 7 | told << 8 | u32::from(agreement.timestamps) << 12
 }
 
@@ -224,6 +311,7 @@ fn unpack(word: u32, is_v4: bool) -> Option<Agreement> {
 }
 
 /// What a client asks for and the servers have.
+#[inline]
 pub fn agree(client: &Options, offer: &Options) -> Agreement {
     // Without the option: RFC 9293 section 3.7.1, RFC 8200's minimum where it is known to fit.
     let mss = client.mss.unwrap_or(536);
@@ -241,7 +329,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Ticks;
-    use crate::ident::NetPort;
 
     const SECRET: Secret = Secret([1, 2]);
 
@@ -316,6 +403,16 @@ mod tests {
             .filter(|n| cookies.check(&connection, n.wrapping_mul(step * 64 + 1), None, [Some(9), None]).is_some())
             .count();
         assert!(taken <= 2, "{taken} of 65 728, where 0.008 are expected");
+    }
+
+    #[test]
+    fn every_size_is_the_largest_that_is_no_larger() {
+        for (places, sizes) in [(&PLACES_V4, &SIZES_V4), (&PLACES_V6, &SIZES_V6)] {
+            for mss in 0..=u16::MAX {
+                let fitting = sizes.iter().filter(|size| **size <= mss).count();
+                assert_eq!(usize::from(places.of(mss)), fitting.saturating_sub(1), "{mss}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,5 @@ pub mod cookie;
 pub mod offer;
 pub mod segment;
 mod settings;
-mod siphash;
 
 pub use settings::{ReusableStates, SynProxy};

@@ -1,16 +1,18 @@
 //! Segments of the director's own: an IP packet with a TCP header, the options of a handshake and no data
 //! (RFC 9293 section 3.1, RFC 7323, RFC 2018).
 
+#![allow(clippy::inline_always, reason = "answers stay in registers: what goes through memory in pieces waits there")]
+
 use std::net::IpAddr;
 
-use crate::forward::segment;
+use crate::forward::segment::{self, WORDS};
 use crate::ident::Endpoint;
 use crate::wire::{Headers, IpVersion, TcpFlags, TcpOption, TcpOptions, ipv6, tcp};
 
 /// The longest packet that [`write()`] writes, in bytes: IPv6, TCP and the options of a SYN.
 pub const LONGEST: usize = ipv6::LENGTH + tcp::LENGTH + OPTIONS;
 /// Room for all options of a SYN.
-const OPTIONS: usize = 20;
+const OPTIONS: usize = 4 * WORDS;
 
 /// The options of a handshake that one side has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,14 +28,28 @@ pub struct Options {
 }
 
 impl Options {
-    /// Those of a segment that begins with its TCP header.
-    #[inline]
-    pub fn of(segment: &[u8]) -> Self {
-        // Most of a flood's have none.
-        if segment.len() <= tcp::LENGTH { Self::default() } else { Self::read(segment) }
+    /// Those of a segment that begins with its TCP header, if they are as in most SYNs: none, or as Linux has them.
+    #[inline(always)]
+    pub fn usual(segment: &[u8]) -> Option<Self> {
+        const HEADER: usize = tcp::LENGTH + OPTIONS;
+        if segment.len() <= tcp::LENGTH {
+            return Some(Self::default());
+        }
+        let header: &[u8; HEADER] = segment.first_chunk()?;
+        let (words, _) = header.last_chunk::<OPTIONS>()?.as_chunks::<4>();
+        let &[[2, 4, mss @ ..], [4, 2, 8, 10], value, echo, [1, 3, 3, shift]] = words.first_chunk()? else {
+            return None;
+        };
+        (usize::from(header[tcp::DATA_OFFSET] >> 4) * 4 == HEADER).then(|| Self {
+            mss: Some(u16::from_be_bytes(mss)),
+            window_scale: Some(shift.min(14)),
+            sack: true,
+            timestamps: Some((u32::from_be_bytes(value), u32::from_be_bytes(echo))),
+        })
     }
 
-    fn read(segment: &[u8]) -> Self {
+    /// Those of a segment that begins with its TCP header.
+    pub fn of(segment: &[u8]) -> Self {
         let mut options = Self::default();
         for placed in TcpOptions::of(segment) {
             match placed.option {
@@ -47,36 +63,40 @@ impl Options {
         options
     }
 
-    /// Writes them in the order and with the padding that Linux has. Gives their length.
-    fn write(&self, out: &mut [u8; OPTIONS]) -> usize {
+    /// As words of a packet in the order and with the padding that Linux has, and how many there are; zeros behind them.
+    #[inline(always)]
+    pub fn words(&self) -> ([u32; WORDS], usize) {
         const NOP: u8 = TcpOption::NO_OPERATION;
-        let (words, _) = out.as_chunks_mut::<4>();
-        let mut at = 0;
-        let mut put = |word: [u8; 4]| {
-            if let Some(place) = words.get_mut(at) {
-                *place = word;
-                at += 1;
-            }
-        };
-        if let Some(mss) = self.mss {
-            let [high, low] = mss.to_be_bytes();
-            put([TcpOption::MAX_SEGMENT, 4, high, low]);
-        }
+        let word = |is_there: bool, bytes: [u8; 4]| if is_there { u32::from_le_bytes(bytes) } else { 0 };
+        let [high, low] = self.mss.unwrap_or(0).to_be_bytes();
+        let mss = word(self.mss.is_some(), [TcpOption::MAX_SEGMENT, 4, high, low]);
+        let shift = self.window_scale.unwrap_or(0);
+        let scale = word(self.window_scale.is_some(), [NOP, TcpOption::WINDOW_SCALE, 3, shift]);
         let sack = [TcpOption::SACK_PERMITTED, 2];
-        match (self.timestamps, self.sack) {
+        let mut count = usize::from(self.window_scale.is_some());
+        let tail = match (self.timestamps, self.sack) {
             (Some((value, echo)), has_sack) => {
+                count += 3;
                 let [a, b] = if has_sack { sack } else { [NOP, NOP] };
-                put([a, b, TcpOption::TIMESTAMPS, 10]);
-                put(value.to_be_bytes());
-                put(echo.to_be_bytes());
+                [u32::from_le_bytes([a, b, TcpOption::TIMESTAMPS, 10]), value.swap_bytes(), echo.swap_bytes(), scale]
             }
-            (None, true) => put([NOP, NOP, sack[0], sack[1]]),
-            (None, false) => {}
+            (None, true) => {
+                count += 1;
+                [u32::from_le_bytes([NOP, NOP, sack[0], sack[1]]), scale, 0, 0]
+            }
+            (None, false) => [scale, 0, 0, 0],
+        };
+        let [a, b, c, d] = tail;
+        if self.mss.is_some() { ([mss, a, b, c, d], count + 1) } else { ([a, b, c, d, 0], count) }
+    }
+
+    /// Writes them as [`Options::words`] says. Gives their length.
+    fn write(&self, out: &mut [u8; OPTIONS]) -> usize {
+        let (words, count) = self.words();
+        for (place, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
         }
-        if let Some(shift) = self.window_scale {
-            put([NOP, TcpOption::WINDOW_SCALE, 3, shift]);
-        }
-        4 * at
+        4 * count
     }
 }
 
@@ -93,6 +113,15 @@ pub struct Segment {
     pub window: u16,
     /// Its options.
     pub options: Options,
+}
+
+impl Segment {
+    /// As it is written over another packet.
+    #[inline(always)]
+    pub fn plain(&self) -> segment::Plain {
+        let Self { sequence, acknowledgement, flags, window, .. } = *self;
+        segment::Plain { sequence, acknowledgement, flags, window, options: self.options.words() }
+    }
 }
 
 /// Sequence, acknowledgement and window field of a segment that begins with its TCP header.

@@ -15,9 +15,9 @@ use crate::counters::{Drop, Event};
 use crate::flow::{FlowEntry, FlowKey, Insert, NewFlow};
 use crate::ident::{Endpoint, NetPort, Protocol, WorkerIndex};
 use crate::next_hop::{Exit, Hop};
-use crate::port::Ports;
+use crate::port::{BURST, Ports};
 use crate::rss::{Packets, Rss};
-use crate::service::{Destination, DestinationSlot, Local, LocalPair, LocalPorts, PairKey, Services};
+use crate::service::{Destination, DestinationSlot, Local, LocalPair, LocalPorts, PairKey, Services, below};
 use crate::snapshot::StraySegments;
 use crate::wire::TcpFlags;
 
@@ -64,6 +64,46 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
         }
     }
     Ok(None)
+}
+
+/// Where a flow may come from: for [`super::opening`], which asks for the memory of its reverse key before it inserts.
+pub(super) struct Candidate<'s> {
+    pub(super) local: &'s Local,
+    pub(super) port: NetPort,
+    /// Whether replies come to this worker, as far as is known.
+    is_ours: bool,
+}
+
+impl Candidate<'_> {
+    /// A flow was inserted from there.
+    #[inline]
+    pub(super) fn taken(&self, context: Context<'_>) {
+        self.local.pair.begin();
+        if !self.is_ours {
+            context.counters.event(Event::ReplyElsewhere).add(1);
+        }
+    }
+}
+
+/// The local address and port that [`insert`] would try next for a flow to `destination`, whose replies come from
+/// `replier`. `None` where so few are free that it may have to try more than one.
+#[inline]
+pub(super) fn next<'s>(
+    context: Context<'s>,
+    destination: &'s Destination,
+    protocol: Protocol,
+    replier: Endpoint,
+) -> Option<Candidate<'s>> {
+    let locals = destination.locals.as_ref()?;
+    let local = locals.next(context.worker)?;
+    if local.pair.in_use() + BURST as u32 >= locals.ports.count() {
+        return None;
+    }
+    locals.pass_turn(context.worker);
+    let replies = rss(context, destination).and_then(|rss| rss.packets(protocol, replier, local.address));
+    let mut walk = Walk::begin(context, local, locals.ports, replies);
+    let port = walk.next()?;
+    Some(Candidate { local, port, is_ours: walk.is_ours(port) })
 }
 
 /// Inserts a flow from one local address, whose port is to be found for the key back; `ReverseTaken` when none was.
@@ -135,7 +175,7 @@ impl<'l> Walk<'l> {
         let workers = context.shared.boards.len().max(1) as u32;
         let count = ports.count();
         // With fewer ports than workers, slices overlap.
-        let slice = (count / workers).max(1);
+        let slice = if workers == 1 { count } else { (count / workers).max(1) };
         let most = if local.pair.in_use() >= count { FULL_PROBES } else { PROBES };
         let cursor = local.pair.cursor(context.worker);
         let limits = (OWN_PROBES.min(slice).min(most), most);
@@ -148,8 +188,9 @@ impl<'l> Walk<'l> {
     fn next_of_ours(&mut self) -> Option<NetPort> {
         while self.hashes > 0 {
             self.hashes -= 1;
-            let port = NetPort::new(self.ports.at(self.cursor));
-            self.cursor = self.cursor.wrapping_add(1);
+            let place = below(self.cursor, self.ports.count());
+            let port = NetPort::new(self.ports.at(place));
+            self.cursor = place + 1;
             if self.is_ours(port) {
                 self.local.pair.set_cursor(self.worker, self.cursor);
                 self.tried += 1;
@@ -176,13 +217,14 @@ impl Iterator for Walk<'_> {
         }
         let (own, all) = self.limits;
         let place = if self.tried < own {
-            let place = (self.cursor % self.slice) * self.workers + u32::from(self.worker.0);
-            self.cursor = self.cursor.wrapping_add(1);
+            let own = below(self.cursor, self.slice);
+            let place = own * self.workers + u32::from(self.worker.0);
+            self.cursor = own + 1;
             self.local.pair.set_cursor(self.worker, self.cursor);
             place
         } else if self.tried < all {
             // From behind the own slice's place on, all in a row.
-            (self.cursor % self.slice) * self.workers + u32::from(self.worker.0) + self.tried - own
+            below(self.cursor, self.slice) * self.workers + u32::from(self.worker.0) + self.tried - own
         } else {
             return None;
         };

@@ -24,7 +24,8 @@ use crate::port::{Frame, Ports};
 use crate::service::{
     ClientAddress, Destination, ExpireReset, Method, ProxyVersion, ServiceSettings, TcpTimestamps, Toa,
 };
-use crate::wire::{Fragment, Headers, TcpFlags, checksum, ipv4, ipv6, number, tcp};
+use crate::wire::plain::Transport;
+use crate::wire::{Fragment, Headers, Plain, TcpFlags, checksum, ipv4, ipv6, number, tcp};
 
 /// Either version of the PROXY header.
 pub(super) const PROXY: u32 = bit::PROXY_V1 | bit::PROXY_V2;
@@ -93,20 +94,80 @@ fn begin_as<F: Path, P: Ports>(
     if !is_opening || new.extension.is_some() || !(hides_client || resets) {
         return;
     }
-    let first = seen.sequence.wrapping_add(1);
-    let mut extension = NewExtension { next: [first, 0], bits: bit::CLIENT_KNOWN, ..NewExtension::default() };
+    let mut extension = begun(&seen);
     if resets {
         extension.bits |= bit::RESET;
     }
-    if hides_client {
-        extension.bits |= bit::RENUMBER;
-        extension.shifts[0].from = first;
-        stamps(frame, keyed.packet.headers, settings.tcp_timestamps, &mut extension);
-        if inform(keyed.key, told, &mut extension) {
-            new.flags |= flag::INFO_DUE;
-        }
+    if hides_client && hide(keyed.key, (frame, keyed.packet.headers), settings.tcp_timestamps, told, &mut extension) {
+        new.flags |= flag::INFO_DUE;
     }
     new.extension = Some(extension);
+}
+
+/// What a flow is put into the table with, besides its keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Introduction {
+    /// Its record, if its numbers are moved.
+    pub(super) extension: Option<NewExtension>,
+    /// The flag if its server is to be told of the client.
+    pub(super) flags: u16,
+}
+
+impl Introduction {
+    /// Whether the flow's first packet gets nothing but other addresses, ports and numbers.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        let bits = self.extension.as_ref().map_or(0, |extension| extension.bits);
+        self.flags == 0 && bits & bit::NO_STAMPS == 0
+    }
+}
+
+/// What a FULLNAT flow needs that a plain packet opens: what [`begin`] and [`numbered`] would give it. `None` where there is
+/// more to it.
+#[inline]
+pub(super) fn plain<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    (frame, plain): (&[u8], Plain),
+    (key, reverse): (&FlowKey<F::Addr>, &F::Words),
+    settings: &ServiceSettings,
+) -> Option<Introduction> {
+    let told = settings.client_address;
+    let due = |is_due: bool| if is_due { flag::INFO_DUE } else { 0 };
+    if plain.transport() == Transport::Udp {
+        return Some(Introduction { extension: None, flags: due(told.proxy == Some(ProxyVersion::V2)) });
+    }
+    let headers = plain.headers(key.source_port, key.destination_port);
+    let seen = Seen::of(frame, &headers)?;
+    let mut extension = begun(&seen);
+    let is_due = hide(key, (frame, &headers), settings.tcp_timestamps, told, &mut extension);
+    // Data of a SYN is behind it.
+    extension.next[0] = seen.sequence.wrapping_add(seen.length());
+    renumber::<F, P>(context, hands, reverse, &mut extension);
+    Some(Introduction { extension: Some(extension), flags: due(is_due) })
+}
+
+/// The record of a flow that a client's SYN opens.
+#[inline]
+fn begun(seen: &Seen) -> NewExtension {
+    let first = seen.sequence.wrapping_add(1);
+    NewExtension { next: [first, 0], bits: bit::CLIENT_KNOWN, ..NewExtension::default() }
+}
+
+/// The same where the server does not see the client: numbers are moved, and the server may be told of the client. True if
+/// it is.
+#[inline]
+fn hide<A: Copy + Into<std::net::IpAddr>>(
+    key: &FlowKey<A>,
+    (frame, headers): (&[u8], &Headers),
+    wanted: TcpTimestamps,
+    told: ClientAddress,
+    extension: &mut NewExtension,
+) -> bool {
+    extension.bits |= bit::RENUMBER;
+    extension.shifts[0].from = extension.next[0];
+    stamps(frame, headers, wanted, extension);
+    inform(key, told, extension)
 }
 
 /// The same for a flow that the SYN proxy opens, by the client's acknowledgement with its time stamp. True if the server
@@ -164,10 +225,21 @@ pub(super) fn numbered<F: Path, P: Ports>(
     reverse: FlowKey<F::Addr>,
 ) -> NewFlow<F> {
     let mut new = NewFlow { reverse: Some(reverse), ..*new };
-    let Some(extension) = new.extension.as_mut().filter(|extension| extension.bits & bit::RENUMBER != 0) else {
-        return new;
-    };
-    let mark = F::table(context.shared).mark(&reverse);
+    if let Some(extension) = new.extension.as_mut().filter(|extension| extension.bits & bit::RENUMBER != 0) {
+        renumber::<F, P>(context, hands, &F::pack(&reverse), extension);
+    }
+    new
+}
+
+/// Moves a flow's numbers behind those that its packed reverse key had before.
+#[inline]
+fn renumber<F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &Hands<P>,
+    reverse: &F::Words,
+    extension: &mut NewExtension,
+) {
+    let mark = F::table(context.shared).mark_words(reverse);
     let nanoseconds = hands.clock.as_nanos() as u64;
     let rising = |mark: u32, clock: u32| mark.wrapping_add((nanoseconds >> clock) as u32);
     let shift = &mut extension.shifts[0];
@@ -181,7 +253,6 @@ pub(super) fn numbered<F: Path, P: Ports>(
         let offset = if is_proxied { &mut extension.shifts[1].from } else { &mut extension.timestamps[0] };
         *offset = offset.wrapping_add(stamp);
     }
-    new
 }
 
 /// The PROXY header of a flow, empty without one.

@@ -10,6 +10,8 @@ use arrayvec::ArrayVec;
 
 use super::egress::Learnt;
 use super::fast::Fast;
+use super::fullnat::{self, Candidate};
+use super::introduce::{self, Introduction};
 use super::lot::{Item, Other};
 use super::pass::{self, Keyed};
 use super::path::{self, Path};
@@ -17,19 +19,25 @@ use super::syn_proxy::answer::{self, Answers};
 use super::{Context, Hands, Packet, admit, carry, mixed};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, FlowKey, FlowRef, Insert, PackedFlow, Probe, flag};
+use crate::flow::{ClientMac, Direction, FlowKey, FlowRef, Insert, NewExtension, PackedFlow, Probe, flag};
+use crate::forward::sequence;
 use crate::ident::{Endpoint, PortIndex, Protocol};
 use crate::next_hop::{NextHops, PlainHop};
-use crate::port::{BURST, Frame, Ports};
+use crate::port::{Frame, Ports};
 use crate::sched::Arrival;
 use crate::service::{AccessLists, Activity, Destination, Method, Service};
 use crate::state::{TcpState, UDP_STATE, View};
+use crate::syn_proxy::cookie::Cookies;
+use crate::wire::checksum::Delta;
 use crate::wire::plain::Transport;
 use crate::wire::{Plain, TcpFlags};
 
+/// Flows that are inserted together: enough to hide the waits of each, and so few that what was asked for is still near.
+const TOGETHER: usize = 16;
+
 /// New flows of a burst that have a server and are not in the table yet.
 pub(super) struct Opening<'a, F: Path> {
-    scheduled: ArrayVec<Scheduled<'a, F>, BURST>,
+    scheduled: ArrayVec<Scheduled<'a, F>, TOGETHER>,
     /// How the packet before was treated, by where it went.
     last: Option<(F::Words, Treatment<'a>)>,
     beginnings: Option<Beginnings>,
@@ -47,6 +55,8 @@ struct Scheduled<'a, F: Path> {
     /// The key of the way back, if there is one, and where it may stand.
     reverse: F::Words,
     aim: Probe,
+    /// Where FULLNAT lets it come from.
+    from: Option<Candidate<'a>>,
 }
 
 /// What becomes of packets to one endpoint that open flows.
@@ -130,15 +140,21 @@ impl<'a, F: Path> Opening<'a, F> {
         hands: &mut Hands<P>,
         fast: &mut Fast<'_>,
         frame: Frame,
-        (at, item): (usize, &Item<F>),
+        (known, at): (Known<'_, F>, usize),
     ) -> Option<Frame> {
+        let Some(item) = known.items.get(at) else { return Some(frame) };
         match item.plain {
             Some(plain) if item.probe.is_miss() && opens(plain) => {
                 let Some(key) = F::unpack(&item.key) else { return Some(frame) };
-                match self.treatment(context, item, &key) {
-                    &Treatment::Scheduled(service) => self.schedule(context, service, frame, at, (item, plain, &key)),
+                match self.treatment(context, hands, item, &key) {
+                    &Treatment::Scheduled(service) => {
+                        if self.scheduled.is_full() {
+                            self.finish(context, hands, fast, known);
+                        }
+                        self.schedule(context, service, frame, at, (item, plain, &key))
+                    }
                     Treatment::Answered(answers) => {
-                        answer::plain::<F, P>(context, hands, fast, frame, (plain, &key), answers)
+                        answer::plain::<F, P>(context, hands, fast, frame, (plain, &item.key), answers)
                     }
                     Treatment::Other => Some(frame),
                 }
@@ -149,11 +165,17 @@ impl<'a, F: Path> Opening<'a, F> {
 
     /// How packets of a key are treated.
     #[inline]
-    fn treatment(&mut self, context: Context<'a>, item: &Item<F>, key: &FlowKey<F::Addr>) -> &Treatment<'a> {
+    fn treatment<P>(
+        &mut self,
+        context: Context<'a>,
+        hands: &mut Hands<P>,
+        item: &Item<F>,
+        key: &FlowKey<F::Addr>,
+    ) -> &Treatment<'a> {
         let to = F::without_source(&item.key);
-        if self.last.as_ref().is_none_or(|(before, _)| *before != to) {
+        if self.last.as_ref().is_none_or(|(before, _)| !F::are_same(before, &to)) {
             let at = Endpoint { address: F::ip(key.destination), port: key.destination_port };
-            self.last = Some((to, treatment(context, key.protocol, at)));
+            self.last = Some((to, treatment(context, &mut hands.cookies, key.protocol, at)));
         }
         self.last.as_ref().map_or(&Treatment::Other, |(_, treatment)| treatment)
     }
@@ -175,21 +197,18 @@ impl<'a, F: Path> Opening<'a, F> {
         let picked = service.scheduler.pick(&service.destinations, &service.state, arrival);
         let Some(destination) = picked else { return Some(frame) };
         let hop = context.snapshot.hops.plain_destination(destination.slot);
-        let hop = hop.filter(|_| destination.method != Method::FullNat);
-        let (mut reverse, mut aim) = (F::Words::default(), item.probe);
-        if destination.method == Method::Nat
-            && hop.is_some()
-            && let Some(server) = F::address(destination.at.address)
-        {
-            let port = destination.at.port;
-            let port = if port.is_any() { key.destination_port } else { port };
-            reverse = F::with_source(&F::turned(&item.key), server, port);
-            aim = F::table(context.shared).aim(&reverse);
+        let back = hop.and_then(|_| back(context, destination, item, key));
+        let (mut reverse, mut aim, mut from) = (F::Words::default(), item.probe, None);
+        let hop = hop.filter(|_| back.is_some());
+        if let Some(Back::Key(key, candidate)) = back {
+            reverse = key;
+            aim = F::table(context.shared).aim(&key);
+            from = candidate;
         }
         let beginnings = self.beginnings.get_or_insert_with(|| Beginnings::new(context));
         // Before the next one is scheduled, and before anybody else can see the flow, move it or end it.
         destination.counts.begin(beginnings.of(plain, destination).activity);
-        self.scheduled.push(Scheduled { frame, at: at as u8, service, destination, hop, reverse, aim });
+        self.scheduled.push(Scheduled { frame, at: at as u8, service, destination, hop, reverse, aim, from });
         None
     }
 
@@ -226,11 +245,30 @@ impl<F: Path> Scheduled<'_, F> {
             return hands.discard(context, self.frame, Drop::Truncated);
         };
         let beginning = beginnings.of(plain, self.destination);
-        if let Some(flow) = self.insert(context, hands, item, known.port, beginning) {
-            return self.first(context, hands, fast, (item, plain, flow), known.port);
+        if let Some(introduction) = self.introduce(context, hands, item, plain)
+            && let Some(flow) = self.insert(context, hands, (item, &introduction), known.port, beginning)
+        {
+            return self.first(context, hands, fast, (item, plain, flow, &introduction), known.port);
         }
         self.destination.counts.end(beginning.activity);
         self.admit(context, hands, (item, plain), known.port);
+    }
+
+    /// What the flow gets besides its keys. `None` where that needs more thought.
+    #[inline]
+    fn introduce<P: Ports>(
+        &self,
+        context: Context<'_>,
+        hands: &Hands<P>,
+        item: &Item<F>,
+        plain: Plain,
+    ) -> Option<Introduction> {
+        if self.from.is_none() {
+            return Some(Introduction::default());
+        }
+        let frame = hands.ports.bytes(&self.frame);
+        let keys = (&F::unpack(&item.key)?, &self.reverse);
+        introduce::plain::<F, P>(context, hands, (frame, plain), keys, &self.service.settings)
     }
 
     /// Inserts the flow. `None` where that needs more thought.
@@ -239,7 +277,7 @@ impl<F: Path> Scheduled<'_, F> {
         &self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        item: &Item<F>,
+        (item, introduction): (&Item<F>, &Introduction),
         port: PortIndex,
         beginning: Beginning,
     ) -> Option<FlowRef> {
@@ -250,15 +288,24 @@ impl<F: Path> Scheduled<'_, F> {
             reverse: self.reverse,
             destination: self.destination.slot.0,
             state: beginning.state,
-            flags: beginning.flags,
+            flags: beginning.flags | introduction.flags,
             deadline: beginning.deadline,
-            client_mac: learnt.map(|learnt| (learnt.mac, learnt.port)),
+            client: ClientMac::new(learnt.map(|learnt| (learnt.mac, learnt.port))),
             return_hop: NextHops::NOT_LOOKED_UP,
-            extension: None,
+            extension: introduction.extension.as_ref(),
             controller: None,
         };
-        match F::table(context.shared).insert_aimed(F::part(hands), &new, [&item.probe, &self.aim]) {
-            Insert::Created(flow) => Some(flow),
+        match (F::table(context.shared).insert_aimed(F::part(hands), &new, [&item.probe, &self.aim]), &self.from) {
+            (Insert::Created(flow), from) => {
+                if let Some(from) = from {
+                    from.taken(context);
+                }
+                Some(flow)
+            }
+            (Insert::ReverseTaken, Some(from)) => {
+                from.local.pair.conflict();
+                None
+            }
             _ => None,
         }
     }
@@ -270,7 +317,7 @@ impl<F: Path> Scheduled<'_, F> {
         context: Context<'_>,
         hands: &mut Hands<P>,
         fast: &mut Fast<'_>,
-        (item, plain, flow): (&Item<F>, Plain, FlowRef),
+        (item, plain, flow, introduction): (&Item<F>, Plain, FlowRef, &Introduction),
         port: PortIndex,
     ) {
         let (destination, length) = (self.destination, plain.ip_length());
@@ -279,12 +326,18 @@ impl<F: Path> Scheduled<'_, F> {
             traffic.connections.add(1);
         }
         match self.hop {
-            Some(hop) if plain.ttl() > 1 && length <= usize::from(hop.mtu) && destination.method != Method::Tun => {
+            Some(hop)
+                if plain.ttl() > 1
+                    && length <= usize::from(hop.mtu)
+                    && destination.method != Method::Tun
+                    && introduction.is_plain() =>
+            {
                 destination.counts.carried(context.worker, Direction::Forward, length);
                 let bytes = hands.ports.bytes_mut(&mut self.frame);
                 if F::is_key(&self.reverse) {
                     let to = F::turned(&self.reverse);
-                    F::translate_plain(bytes, plain.transport(), &hop.link, &to);
+                    let moved = introduction.extension.as_ref().map(|moved| renumber::<F>(bytes, plain, moved));
+                    F::translate_plain(bytes, plain.transport(), &hop.link, &to, moved.unwrap_or_default());
                 } else {
                     F::route_plain(bytes, &hop.link);
                 }
@@ -321,6 +374,43 @@ impl<F: Path> Scheduled<'_, F> {
     }
 }
 
+/// How replies to a flow are keyed.
+enum Back<'a, F: Path> {
+    /// They do not come by.
+    Elsewhere,
+    /// So; under FULLNAT to there.
+    Key(F::Words, Option<Candidate<'a>>),
+}
+
+/// How replies to a new flow to a server will be keyed. `None` where that needs more thought.
+#[inline]
+fn back<'a, F: Path>(
+    context: Context<'a>,
+    destination: &'a Destination,
+    item: &Item<F>,
+    key: &FlowKey<F::Addr>,
+) -> Option<Back<'a, F>> {
+    if !destination.method.is_two_way() {
+        return Some(Back::Elsewhere);
+    }
+    let Endpoint { address, port } = destination.at;
+    let (server, port) = (F::address(address)?, if port.is_any() { key.destination_port } else { port });
+    if destination.method == Method::Nat {
+        return Some(Back::Key(F::with_source(&F::turned(&item.key), server, port), None));
+    }
+    let from = fullnat::next(context, destination, key.protocol, Endpoint { address, port })?;
+    let there = F::with_source(&item.key, F::address(from.local.address)?, from.port);
+    Some(Back::Key(F::with_source(&F::turned(&there), server, port), Some(from)))
+}
+
+/// Moves the numbers of the segment that a flow was opened by.
+#[inline]
+fn renumber<F: Path>(frame: &mut [u8], plain: Plain, extension: &NewExtension) -> Delta {
+    let Some(segment) = frame.get_mut(F::L4..plain.end()) else { return Delta::default() };
+    let (shift, stamp) = (extension.shifts[0].after, extension.timestamps[0]);
+    sequence::translate_opening(segment, plain.tcp(), shift, stamp)
+}
+
 /// Whether a packet opens a flow whatever the policy is.
 #[inline]
 fn opens(plain: Plain) -> bool {
@@ -330,7 +420,7 @@ fn opens(plain: Plain) -> bool {
 
 /// How packets to an endpoint are treated. Where anything stands before new flows, they go the general way.
 #[inline(never)]
-fn treatment(context: Context<'_>, protocol: Protocol, at: Endpoint) -> Treatment<'_> {
+fn treatment<'a>(context: Context<'a>, cookies: &mut Cookies, protocol: Protocol, at: Endpoint) -> Treatment<'a> {
     let (services, gates) = (&context.snapshot.services, &context.snapshot.gates);
     let is_free = gates.rules.is_empty() && gates.sources.is_none();
     if !is_free || services.has_ftp() || mixed::are_there(context) {
@@ -340,7 +430,7 @@ fn treatment(context: Context<'_>, protocol: Protocol, at: Endpoint) -> Treatmen
     match &service.settings.syn_proxy {
         None if service.is_plain => Treatment::Scheduled(service),
         Some(proxy) if protocol == Protocol::Tcp && service.settings.access == AccessLists::default() => {
-            Answers::new(context, service, proxy).map_or(Treatment::Other, Treatment::Answered)
+            Answers::new(context, cookies, (service, proxy), at).map_or(Treatment::Other, Treatment::Answered)
         }
         _ => Treatment::Other,
     }

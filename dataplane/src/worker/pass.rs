@@ -228,7 +228,7 @@ fn look_up<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, lot: &
     let mut opening = Opening::new();
     for (at, (frame, item)) in packets.enumerate() {
         let Some(frame) = fast.packet(context, hands, frame, item) else { continue };
-        let Some(frame) = opening.packet(context, hands, &mut fast, frame, (at, item)) else { continue };
+        let Some(frame) = opening.packet(context, hands, &mut fast, frame, (known, at)) else { continue };
         act(context, hands, frame, (at, item), known, |hands| opening.finish(context, hands, &mut fast, known));
     }
     opening.finish(context, hands, &mut fast, known);

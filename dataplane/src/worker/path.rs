@@ -9,9 +9,11 @@ use crate::flow::{Direction, Family, FlowEntry, FlowKey, FlowTable, FlowWorker, 
 use crate::forward::icmp_translate::{self, Embedded};
 use crate::forward::nat::{self, Rewrite};
 use crate::forward::plain;
+use crate::forward::segment;
 use crate::forward::tun::Outer;
 use crate::ident::{NetPort, Protocol};
 use crate::state::{Activity, SctpState, TcpState, View};
+use crate::syn_proxy::cookie::Client;
 use crate::wire::checksum::Delta;
 use crate::wire::plain::Transport;
 use crate::wire::plain::{L3, L4_V4, L4_V6};
@@ -41,10 +43,10 @@ pub(super) trait Path: Family {
         outer: (Self::Addr, Self::Addr),
         inner: &Rewrite<Self::Addr>,
     );
-    /// Gives a plain packet the addresses and ports of a packed key and sends it on its way: see [`plain`].
-    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words);
-    /// The same for a packet that has a flow's key of this direction, with the other key's. `moved` is what else was
-    /// changed below the transport's checksum.
+    /// Gives a plain packet the addresses and ports of a packed key and sends it on its way: see [`plain`]. `moved` is
+    /// what else was changed below the transport's checksum.
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta);
+    /// The same for a packet that has a flow's key of this direction, with the other key's.
     fn exchange_plain(
         frame: &mut [u8],
         of: Transport,
@@ -53,6 +55,15 @@ pub(super) trait Path: Family {
         to: &Self::Words,
         moved: Delta,
     );
+    /// The source of a packed key.
+    fn client(words: &Self::Words) -> Client;
+    /// Writes a segment over a plain packet, with the addresses and ports of a packed key: see [`segment`].
+    fn answer_plain(
+        frame: &mut [u8],
+        link: &[u8; plain::LINK],
+        to: &Self::Words,
+        segment: &segment::Plain,
+    ) -> Option<usize>;
     /// Sends a plain packet on its way as it is.
     fn route_plain(frame: &mut [u8], link: &[u8; plain::LINK]);
     /// Sends a plain packet on in an outer one, for which there is room in front.
@@ -110,8 +121,8 @@ impl Path for V4 {
     }
 
     #[inline(always)]
-    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
-        plain::translate_v4(frame, of, link, to, Delta::default());
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta) {
+        plain::translate_v4(frame, of, link, to, moved);
     }
 
     #[inline(always)]
@@ -124,6 +135,21 @@ impl Path for V4 {
         moved: Delta,
     ) {
         plain::translate_v4(frame, of, link, to, moved);
+    }
+
+    #[inline]
+    fn client(&[addresses, ports]: &[u64; 2]) -> Client {
+        Client::V4(addresses as u32, NetPort::from_raw(ports as u16))
+    }
+
+    #[inline(always)]
+    fn answer_plain(
+        frame: &mut [u8],
+        link: &[u8; plain::LINK],
+        to: &[u64; 2],
+        segment: &segment::Plain,
+    ) -> Option<usize> {
+        segment::over_v4(frame, link, to, segment)
     }
 
     #[inline(always)]
@@ -195,8 +221,8 @@ impl Path for V6 {
     }
 
     #[inline(always)]
-    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words) {
-        plain::translate_v6(frame, of, link, to);
+    fn translate_plain(frame: &mut [u8], of: Transport, link: &[u8; plain::LINK], to: &Self::Words, moved: Delta) {
+        plain::translate_v6(frame, of, link, to, moved);
     }
 
     #[inline(always)]
@@ -209,6 +235,21 @@ impl Path for V6 {
         moved: Delta,
     ) {
         plain::exchange_v6(frame, of, link, to, moved.and(entry.difference(direction)));
+    }
+
+    #[inline]
+    fn client(&[a, b, _, _, ports]: &[u64; 5]) -> Client {
+        Client::V6([a, b], NetPort::from_raw(ports as u16))
+    }
+
+    #[inline(always)]
+    fn answer_plain(
+        frame: &mut [u8],
+        link: &[u8; plain::LINK],
+        to: &[u64; 5],
+        segment: &segment::Plain,
+    ) -> Option<usize> {
+        segment::over_v6(frame, link, to, segment)
     }
 
     #[inline(always)]
