@@ -12,6 +12,12 @@ pub(crate) struct Hash {
     length: u64,
 }
 
+impl std::fmt::Debug for Hash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hash(secret)")
+    }
+}
+
 impl Hash {
     /// Under a key, of nothing yet.
     #[inline(always)]

@@ -21,7 +21,8 @@ const MARK: u8 = 0x80;
 pub struct Table<F: Family, S, const N: usize> {
     pub(super) store: S,
     pub(super) hasher: Hasher,
-    mark_key: [u64; 2],
+    /// What marks of keys begin with.
+    mark: Hash,
     pub(super) capacity: u32,
     pub(super) buckets: u32,
     pub(super) workers: u32,
@@ -36,7 +37,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         let hasher = Hasher::new(key);
         Self {
             store,
-            mark_key: hasher.derive(MARK),
+            // The number of words goes first, as it always did: marks outlive the process, and must not change with it.
+            mark: Hash::new(hasher.derive(MARK)).and([F::WORDS as u64]),
             hasher,
             capacity: geometry.flows,
             buckets: geometry.buckets,
@@ -96,9 +98,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// As [`Table::mark`], of a packed key.
     #[inline]
     pub fn mark_words(&self, words: &F::Words) -> u64 {
-        // Their number goes first, as it always did: values outlive the process, and must not change with it.
-        let hash = Hash::new(self.mark_key).and([F::WORDS as u64]);
-        words.as_ref().iter().fold(hash, |hash, word| hash.and([*word])).end(0, 0)
+        words.as_ref().iter().fold(self.mark, |hash, word| hash.and([*word])).end(0, 0)
     }
 
     /// The hash of a key in this table.

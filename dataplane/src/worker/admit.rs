@@ -207,7 +207,8 @@ pub(super) fn open<'s, F: Path, P: Ports>(
     open_to(context, hands, keyed, service, picked, beginning)
 }
 
-fn open_to<'s, F: Path, P: Ports>(
+/// As [`open`], where nothing refuses the packet, to the server that was picked for it.
+pub(super) fn open_to<'s, F: Path, P: Ports>(
     context: Context<'s>,
     hands: &mut Hands<P>,
     keyed: &Keyed<'_, F>,

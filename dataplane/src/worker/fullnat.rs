@@ -75,10 +75,9 @@ pub(super) struct Candidate<'s> {
 }
 
 impl Candidate<'_> {
-    /// A flow was inserted from there.
+    /// A flow was inserted from there, which its pair knows of already.
     #[inline]
     pub(super) fn taken(&self, context: Context<'_>) {
-        self.local.pair.begin();
         if !self.is_ours {
             context.counters.event(Event::ReplyElsewhere).add(1);
         }
@@ -101,9 +100,16 @@ pub(super) fn next<'s>(
     }
     locals.pass_turn(context.worker);
     let replies = rss(context, destination).and_then(|rss| rss.packets(protocol, replier, local.address));
-    let mut walk = Walk::begin(context, local, locals.ports, replies);
-    let port = walk.next()?;
-    Some(Candidate { local, port, is_ours: walk.is_ours(port) })
+    if replies.is_some() {
+        let mut walk = Walk::begin(context, local, locals.ports, replies);
+        let port = walk.next()?;
+        return Some(Candidate { local, port, is_ours: walk.is_ours(port) });
+    }
+    // What the walk's first step comes to then.
+    let slices = Slices::of(context, locals.ports);
+    let (place, cursor) = slices.own(local.pair.cursor(context.worker));
+    local.pair.set_cursor(context.worker, cursor);
+    Some(Candidate { local, port: NetPort::new(locals.ports.at(place)), is_ours: true })
 }
 
 /// Inserts a flow from one local address, whose port is to be found for the key back; `ReverseTaken` when none was.
@@ -147,14 +153,38 @@ fn rss<'s>(context: Context<'s>, destination: &Destination) -> Option<&'s Rss> {
     context.snapshot.ports.get(port.0 as usize)?.rss.as_deref()
 }
 
+/// How the ports of a local address are parted among the workers.
+#[derive(Clone, Copy)]
+struct Slices {
+    worker: u32,
+    workers: u32,
+    /// Ports of each.
+    size: u32,
+}
+
+impl Slices {
+    #[inline]
+    fn of(context: Context<'_>, ports: LocalPorts) -> Self {
+        let (workers, count) = (context.shared.boards.len().max(1) as u32, ports.count());
+        // With fewer ports than workers, slices overlap.
+        let size = if workers == 1 { count } else { (count / workers).max(1) };
+        Self { worker: u32::from(context.worker.0), workers, size }
+    }
+
+    /// The place of a port of the worker's own, and the cursor of the next.
+    #[inline]
+    const fn own(self, cursor: u32) -> (u32, u32) {
+        let own = below(cursor, self.size);
+        (own * self.workers + self.worker, own + 1)
+    }
+}
+
 /// The ports of one local address in the order in which a worker tries them.
 pub(super) struct Walk<'l> {
     local: &'l Local,
     ports: LocalPorts,
     worker: WorkerIndex,
-    workers: u32,
-    /// Ports of the worker's own slice.
-    slice: u32,
+    slices: Slices,
     cursor: u32,
     tried: u32,
     /// How many are tried in the own slice, and in all.
@@ -172,16 +202,13 @@ impl<'l> Walk<'l> {
         ports: LocalPorts,
         replies: Option<Packets<'l>>,
     ) -> Self {
-        let workers = context.shared.boards.len().max(1) as u32;
-        let count = ports.count();
-        // With fewer ports than workers, slices overlap.
-        let slice = if workers == 1 { count } else { (count / workers).max(1) };
+        let (slices, count) = (Slices::of(context, ports), ports.count());
         let most = if local.pair.in_use() >= count { FULL_PROBES } else { PROBES };
         let cursor = local.pair.cursor(context.worker);
-        let limits = (OWN_PROBES.min(slice).min(most), most);
+        let limits = (OWN_PROBES.min(slices.size).min(most), most);
         let is_worth = most == PROBES && replies.is_some_and(|replies| replies.differ());
         let hashes = if is_worth { HASHES.min(count) } else { 0 };
-        Self { local, ports, worker: context.worker, workers, slice, cursor, tried: 0, limits, replies, hashes }
+        Self { local, ports, worker: context.worker, slices, cursor, tried: 0, limits, replies, hashes }
     }
 
     /// The next of all ports to which replies come to this worker, of those that may be looked at.
@@ -203,7 +230,7 @@ impl<'l> Walk<'l> {
     /// Whether replies to a port come to this worker, as far as is known: queue `q` is served by worker `q` modulo
     /// their number.
     fn is_ours(&self, port: NetPort) -> bool {
-        let is_own = |replies: Packets<'_>| replies.queue(port).0 % self.workers == u32::from(self.worker.0);
+        let is_own = |replies: Packets<'_>| replies.queue(port).0 % self.slices.workers == u32::from(self.worker.0);
         self.replies.is_none_or(is_own)
     }
 }
@@ -217,14 +244,13 @@ impl Iterator for Walk<'_> {
         }
         let (own, all) = self.limits;
         let place = if self.tried < own {
-            let own = below(self.cursor, self.slice);
-            let place = own * self.workers + u32::from(self.worker.0);
-            self.cursor = own + 1;
+            let (place, next) = self.slices.own(self.cursor);
+            self.cursor = next;
             self.local.pair.set_cursor(self.worker, self.cursor);
             place
         } else if self.tried < all {
             // From behind the own slice's place on, all in a row.
-            below(self.cursor, self.slice) * self.workers + u32::from(self.worker.0) + self.tried - own
+            self.slices.own(self.cursor).0 + self.tried - own
         } else {
             return None;
         };

@@ -111,6 +111,8 @@ pub(super) struct Introduction {
     pub(super) extension: Option<NewExtension>,
     /// The flag if its server is to be told of the client.
     pub(super) flags: u16,
+    /// Bytes of data that came with the SYN: they count when it goes on.
+    data: u32,
 }
 
 impl Introduction {
@@ -118,7 +120,7 @@ impl Introduction {
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         let bits = self.extension.as_ref().map_or(0, |extension| extension.bits);
-        self.flags == 0 && bits & bit::NO_STAMPS == 0
+        self.flags == 0 && self.data == 0 && bits & bit::NO_STAMPS == 0
     }
 }
 
@@ -135,16 +137,14 @@ pub(super) fn plain<F: Path, P: Ports>(
     let told = settings.client_address;
     let due = |is_due: bool| if is_due { flag::INFO_DUE } else { 0 };
     if plain.transport() == Transport::Udp {
-        return Some(Introduction { extension: None, flags: due(told.proxy == Some(ProxyVersion::V2)) });
+        return Some(Introduction { flags: due(told.proxy == Some(ProxyVersion::V2)), ..Introduction::default() });
     }
     let headers = plain.headers(key.source_port, key.destination_port);
     let seen = Seen::of(frame, &headers)?;
     let mut extension = begun(&seen);
     let is_due = hide(key, (frame, &headers), settings.tcp_timestamps, told, &mut extension);
-    // Data of a SYN is behind it.
-    extension.next[0] = seen.sequence.wrapping_add(seen.length());
     renumber::<F, P>(context, hands, reverse, &mut extension);
-    Some(Introduction { extension: Some(extension), flags: due(is_due) })
+    Some(Introduction { extension: Some(extension), flags: due(is_due), data: seen.data })
 }
 
 /// The record of a flow that a client's SYN opens.

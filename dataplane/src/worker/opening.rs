@@ -1,10 +1,12 @@
-//! The fast way of new flows: plain SYNs and datagrams to services that ask for nothing but a server, and SYNs that the
-//! SYN proxy answers.
+//! The fast way of new flows: plain SYNs and datagrams to services that ask for nothing but a server, SYNs that the
+//! SYN proxy answers, and what brings its cookies back.
 //!
-//! All that a burst opens get their servers first, and the memory that their keys will be put into is asked for; then
-//! all are inserted and sent. So the waits of one flow hide behind the work for the others, as in the passes over
-//! packets of flows. Whatever else there may be to do with a packet, it goes the way that knows all cases
-//! ([`super::admit`]) with the same result.
+//! Some of what a burst opens get their servers first (under FULLNAT their local ports too), and the memory that their
+//! keys will be put into is asked for; then they are inserted and sent. So the waits of one flow hide behind the work for
+//! the others, as in the passes over packets of flows. Whatever else there may be to do with a packet, it goes the way
+//! that knows all cases ([`super::admit`]) with the same result.
+
+use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
@@ -16,7 +18,7 @@ use super::lot::{Item, Other};
 use super::pass::{self, Keyed};
 use super::path::{self, Path};
 use super::syn_proxy::answer::{self, Answers};
-use super::{Context, Hands, Packet, admit, carry, mixed};
+use super::{Context, Hands, Packet, admit, carry, mixed, syn_proxy};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
 use crate::flow::{ClientMac, Direction, FlowKey, FlowRef, Insert, NewExtension, PackedFlow, Probe, flag};
@@ -27,11 +29,14 @@ use crate::port::{Frame, Ports};
 use crate::sched::Arrival;
 use crate::service::{AccessLists, Activity, Destination, Method, Service};
 use crate::state::{TcpState, UDP_STATE, View};
-use crate::syn_proxy::cookie::Cookies;
+use crate::syn_proxy::SynProxy;
+use crate::syn_proxy::cookie::{Agreement, Cookies};
 use crate::wire::checksum::Delta;
 use crate::wire::plain::Transport;
 use crate::wire::{Plain, TcpFlags};
 
+/// What a flow begins as whose server is asked by the SYN proxy.
+const ASKED: TcpState = TcpState::SynSent;
 /// Flows that are inserted together: enough to hide the waits of each, and so few that what was asked for is still near.
 const TOGETHER: usize = 16;
 
@@ -57,6 +62,8 @@ struct Scheduled<'a, F: Path> {
     aim: Probe,
     /// Where FULLNAT lets it come from.
     from: Option<Candidate<'a>>,
+    /// What was agreed on with a client that brings its cookie back.
+    agreement: Option<Agreement>,
 }
 
 /// What becomes of packets to one endpoint that open flows.
@@ -64,9 +71,17 @@ enum Treatment<'a> {
     /// They need nothing but a server.
     Scheduled(&'a Service),
     /// They are answered by cookies.
-    Answered(Answers),
+    Answered(Proxied<'a>),
     /// They go the general way.
     Other,
+}
+
+/// A service whose clients are answered by cookies.
+#[derive(Clone, Copy)]
+struct Proxied<'a> {
+    service: &'a Service,
+    proxy: &'a SynProxy,
+    answers: Answers,
 }
 
 /// What is known of the packets of a lot, and where they came from.
@@ -153,11 +168,14 @@ impl<'a, F: Path> Opening<'a, F> {
                         }
                         self.schedule(context, service, frame, at, (item, plain, &key))
                     }
-                    Treatment::Answered(answers) => {
+                    Treatment::Answered(Proxied { answers, .. }) => {
                         answer::plain::<F, P>(context, hands, fast, frame, (plain, &item.key), answers)
                     }
                     Treatment::Other => Some(frame),
                 }
+            }
+            Some(plain) if item.probe.is_miss() && is_answer(plain) => {
+                self.acknowledgement(context, hands, fast, frame, (known, at))
             }
             _ => Some(frame),
         }
@@ -192,10 +210,7 @@ impl<'a, F: Path> Opening<'a, F> {
         if self.scheduled.is_full() {
             return Some(frame);
         }
-        let client = Endpoint { address: F::ip(key.source), port: key.source_port };
-        let arrival = Arrival { client, vip: F::ip(key.destination), now: context.now };
-        let picked = service.scheduler.pick(&service.destinations, &service.state, arrival);
-        let Some(destination) = picked else { return Some(frame) };
+        let Some(destination) = pick(context, service, key) else { return Some(frame) };
         let hop = context.snapshot.hops.plain_destination(destination.slot);
         let back = hop.and_then(|_| back(context, destination, item, key));
         let (mut reverse, mut aim, mut from) = (F::Words::default(), item.probe, None);
@@ -208,7 +223,62 @@ impl<'a, F: Path> Opening<'a, F> {
         let beginnings = self.beginnings.get_or_insert_with(|| Beginnings::new(context));
         // Before the next one is scheduled, and before anybody else can see the flow, move it or end it.
         destination.counts.begin(beginnings.of(plain, destination).activity);
-        self.scheduled.push(Scheduled { frame, at: at as u8, service, destination, hop, reverse, aim, from });
+        if let Some(from) = &from {
+            from.local.pair.begin();
+        }
+        let at = at as u8;
+        self.scheduled.push(Scheduled { frame, at, service, destination, hop, reverse, aim, from, agreement: None });
+        None
+    }
+
+    /// Schedules a client's segment to a proxied service if it holds a cookie, or gives it back.
+    #[inline(never)]
+    fn acknowledgement<P: Ports>(
+        &mut self,
+        context: Context<'a>,
+        hands: &mut Hands<P>,
+        fast: &mut Fast<'_>,
+        frame: Frame,
+        (known, at): (Known<'_, F>, usize),
+    ) -> Option<Frame> {
+        let Some((item, plain, key)) =
+            known.items.get(at).and_then(|item| Some((item, item.plain?, F::unpack(&item.key)?)))
+        else {
+            return Some(frame);
+        };
+        let &Treatment::Answered(Proxied { service, proxy, .. }) = self.treatment(context, hands, item, &key) else {
+            return Some(frame);
+        };
+        let segment = hands.ports.bytes(&frame).get(F::L4..plain.end()).unwrap_or_default();
+        let agreement = syn_proxy::agreed(&hands.cookies, segment, &key, (service, proxy));
+        let Some(agreement) = agreement.filter(|_| service.settings.persistence.is_none()) else { return Some(frame) };
+        if self.scheduled.is_full() {
+            self.finish(context, hands, fast, known);
+        }
+        let Some(destination) = pick(context, service, &key) else { return Some(frame) };
+        let hop = context.snapshot.hops.plain_destination(destination.slot);
+        // The port that FULLNAT takes is not known before.
+        let back = hop.filter(|_| destination.method == Method::Nat);
+        if let Some(Back::Key(key, _)) = back.and_then(|_| self::back(context, destination, item, &key)) {
+            // Asked for only: what opens the flow looks itself.
+            let _ = F::table(context.shared).aim(&key);
+        }
+        destination.counts.begin(ASKED.activity());
+        self.beginnings.get_or_insert_with(|| Beginnings::new(context));
+        let (reverse, aim) = (F::Words::default(), item.probe);
+        let at = at as u8;
+        let agreement = Some(agreement);
+        self.scheduled.push(Scheduled {
+            frame,
+            at,
+            service,
+            destination,
+            hop: None,
+            reverse,
+            aim,
+            from: None,
+            agreement,
+        });
         None
     }
 
@@ -244,6 +314,9 @@ impl<F: Path> Scheduled<'_, F> {
             // It was scheduled as a plain one of this lot.
             return hands.discard(context, self.frame, Drop::Truncated);
         };
+        if let Some(agreement) = self.agreement {
+            return self.proxied(context, hands, (item, plain), known.port, agreement);
+        }
         let beginning = beginnings.of(plain, self.destination);
         if let Some(introduction) = self.introduce(context, hands, item, plain)
             && let Some(flow) = self.insert(context, hands, (item, &introduction), known.port, beginning)
@@ -251,6 +324,9 @@ impl<F: Path> Scheduled<'_, F> {
             return self.first(context, hands, fast, (item, plain, flow, &introduction), known.port);
         }
         self.destination.counts.end(beginning.activity);
+        if let Some(from) = &self.from {
+            from.local.pair.end();
+        }
         self.admit(context, hands, (item, plain), known.port);
     }
 
@@ -354,6 +430,27 @@ impl<F: Path> Scheduled<'_, F> {
         }
     }
 
+    /// Opens the flow of a client that brought its cookie back.
+    #[inline(never)]
+    fn proxied<P: Ports>(
+        self,
+        context: Context<'_>,
+        hands: &mut Hands<P>,
+        (item, plain): (&Item<F>, Plain),
+        port: PortIndex,
+        agreement: Agreement,
+    ) {
+        self.destination.counts.end(ASKED.activity());
+        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, self.frame, Drop::Truncated) };
+        let headers = plain.headers(key.source_port, key.destination_port);
+        let packet = Packet { frame: self.frame, headers: &headers, port };
+        let keyed = Keyed::<F> { packet, key: &key };
+        let by = (agreement, self.destination);
+        if let Some(flowless) = syn_proxy::scheduled(context, hands, keyed, self.service, by) {
+            pass::admit(context, hands, flowless);
+        }
+    }
+
     /// Lets the packet go the way that knows all cases, to the server that it was scheduled to.
     #[cold]
     #[inline(never)]
@@ -372,6 +469,18 @@ impl<F: Path> Scheduled<'_, F> {
             pass::admit(context, hands, flowless);
         }
     }
+}
+
+/// The server that a service's scheduler has for packets with a key.
+#[inline]
+fn pick<'a, A: Copy + Into<IpAddr>>(
+    context: Context<'_>,
+    service: &'a Service,
+    key: &FlowKey<A>,
+) -> Option<&'a Destination> {
+    let client = Endpoint { address: key.source.into().to_canonical(), port: key.source_port };
+    let arrival = Arrival { client, vip: key.destination.into().to_canonical(), now: context.now };
+    service.scheduler.pick(&service.destinations, &service.state, arrival)
 }
 
 /// How replies to a flow are keyed.
@@ -418,6 +527,12 @@ fn opens(plain: Plain) -> bool {
     plain.transport() == Transport::Udp || plain.is_segment(TcpFlags::SYN, DECIDING)
 }
 
+/// Whether a packet may bring a cookie back.
+#[inline]
+fn is_answer(plain: Plain) -> bool {
+    plain.transport() == Transport::Tcp && syn_proxy::acknowledges(plain.tcp())
+}
+
 /// How packets to an endpoint are treated. Where anything stands before new flows, they go the general way.
 #[inline(never)]
 fn treatment<'a>(context: Context<'a>, cookies: &mut Cookies, protocol: Protocol, at: Endpoint) -> Treatment<'a> {
@@ -430,7 +545,8 @@ fn treatment<'a>(context: Context<'a>, cookies: &mut Cookies, protocol: Protocol
     match &service.settings.syn_proxy {
         None if service.is_plain => Treatment::Scheduled(service),
         Some(proxy) if protocol == Protocol::Tcp && service.settings.access == AccessLists::default() => {
-            Answers::new(context, cookies, (service, proxy), at).map_or(Treatment::Other, Treatment::Answered)
+            let answers = Answers::new(context, cookies, (service, proxy), at);
+            answers.map_or(Treatment::Other, |answers| Treatment::Answered(Proxied { service, proxy, answers }))
         }
         _ => Treatment::Other,
     }

@@ -22,9 +22,9 @@ use crate::flow::{Direction, Extension, Find, FlowEntry, FlowKey, FlowRef, flag}
 use crate::ident::{Endpoint, PortIndex};
 use crate::next_hop::Hop;
 use crate::port::{Frame, Ports};
-use crate::service::{Brief, DestinationSlot, Service};
+use crate::service::{Brief, Destination, DestinationSlot, Service};
 use crate::syn_proxy::SynProxy;
-use crate::syn_proxy::cookie::{Agreement, Connection};
+use crate::syn_proxy::cookie::{Agreement, Connection, Cookies};
 use crate::syn_proxy::segment::{self, Options, Segment};
 use crate::wire::{Fragment, Headers, TcpFlags, ethernet, number, tcp};
 
@@ -67,13 +67,34 @@ pub(super) fn admit<'h, F: Path, P: Ports>(
         Find::Miss => {}
     }
     if let Some(agreement) = agreement(context, hands, &keyed, (service, proxy)) {
-        return open::flow(context, hands, keyed, (service, proxy), agreement);
+        return open::flow(context, hands, keyed, (service, proxy), agreement, None);
     }
     if acknowledges(headers.tcp) {
         context.counters.event(Event::CookieRejected).add(1);
     }
     admit::stray(context, hands, keyed);
     None
+}
+
+/// As [`admit`], for a client's acknowledgement whose cookie is known to be right, and for which a server was picked.
+#[must_use]
+pub(super) fn scheduled<'h, F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<'h, F>,
+    service: &Service,
+    (agreement, picked): (Agreement, &Destination),
+) -> Option<Keyed<'h, F>> {
+    let Some(proxy) = &service.settings.syn_proxy else { return Some(keyed) };
+    // The packet before it in the same burst may just have opened the flow.
+    match F::table(context.shared).lookup(keyed.key) {
+        Find::Hit { flow, direction } => carry::packet_after_all(context, hands, keyed, flow, direction),
+        Find::Unsettled => {
+            hands.discard(context, keyed.packet.frame, Drop::InsertContended);
+            None
+        }
+        Find::Miss => open::flow(context, hands, keyed, (service, proxy), agreement, Some(picked)),
+    }
 }
 
 /// A packet of an extended flow, before its state moves: of a handshake that is not over, or one that a joined
@@ -140,7 +161,7 @@ const fn begins(flags: TcpFlags) -> bool {
 }
 
 /// Whether a segment may be the one that ends a handshake: with or without data.
-const fn acknowledges(flags: TcpFlags) -> bool {
+pub(super) const fn acknowledges(flags: TcpFlags) -> bool {
     flags.contains(TcpFlags::ACK) && !flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::RST)
 }
 
@@ -156,12 +177,22 @@ fn agreement<F: Path, P: Ports>(
         return None;
     }
     let segment = segment_of(hands.ports.bytes(&keyed.packet.frame), headers)?;
+    hands.cookies.turn(context.now);
+    agreed(&hands.cookies, segment, keyed.key, (service, proxy))
+}
+
+/// The same of a segment that may be such an acknowledgement.
+pub(super) fn agreed<A: Copy + Into<std::net::IpAddr>>(
+    cookies: &Cookies,
+    segment: &[u8],
+    key: &FlowKey<A>,
+    (service, proxy): (&Service, &SynProxy),
+) -> Option<Agreement> {
     let (sequence, acknowledged, _) = segment::numbers(segment)?;
-    let connection = Connection { sequence: sequence.wrapping_sub(1), ..connection(keyed.key) };
+    let connection = Connection { sequence: sequence.wrapping_sub(1), ..connection(key) };
     let echo = Options::of(segment).timestamps.map(|(_, echo)| echo);
     let offered = service.state.offer.scales(proxy);
-    hands.cookies.turn(context.now);
-    hands.cookies.check(&connection, acknowledged.wrapping_sub(1), echo, offered)
+    cookies.check(&connection, acknowledged.wrapping_sub(1), echo, offered)
 }
 
 fn connection<A: Copy + Into<std::net::IpAddr>>(key: &FlowKey<A>) -> Connection {

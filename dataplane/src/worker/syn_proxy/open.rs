@@ -7,7 +7,7 @@ use crate::counters::{Drop, Event};
 use crate::flow::{Direction, Extension, FlowEntry, FlowRef, NewExtension, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::port::Ports;
-use crate::service::Service;
+use crate::service::{Destination, Service};
 use crate::state::TcpState;
 use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::Agreement;
@@ -22,7 +22,7 @@ use crate::worker::{Context, Hands, Packet, carry, limits, reply};
 /// How long a server's first answer is waited for; each time after that twice as long as before.
 pub(super) const FIRST_WAIT: Ticks = Ticks::seconds(1);
 
-/// Opens the flow of a client that showed its address to be its own.
+/// Opens the flow of a client that showed its address to be its own, to the server that was picked for it, if one was.
 #[must_use]
 pub(super) fn flow<'h, F: Path, P: Ports>(
     context: Context<'_>,
@@ -30,6 +30,7 @@ pub(super) fn flow<'h, F: Path, P: Ports>(
     keyed: Keyed<'h, F>,
     (service, proxy): (&Service, &SynProxy),
     agreement: Agreement,
+    picked: Option<&Destination>,
 ) -> Option<Keyed<'h, F>> {
     let frame = hands.ports.bytes(&keyed.packet.frame);
     let headers = keyed.packet.headers;
@@ -61,7 +62,11 @@ pub(super) fn flow<'h, F: Path, P: Ports>(
         }),
         controller: None,
     };
-    match admit::open(context, hands, &keyed, service, Some(&beginning)) {
+    let opened = match picked {
+        Some(picked) => admit::open_to(context, hands, &keyed, service, picked, Some(&beginning)),
+        None => admit::open(context, hands, &keyed, service, Some(&beginning)),
+    };
+    match opened {
         Ok(Opened::Created(flow, _)) => {
             context.counters.event(Event::CookieAccepted).add(1);
             begin(context, hands, keyed, flow, proxy);
