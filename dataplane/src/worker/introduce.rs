@@ -6,6 +6,11 @@
 //! its client too, and every repetition of that place carries it again until the server has acknowledged it. What the
 //! client sends is behind the header then: its sequence numbers are shifted by the header's length.
 
+#![allow(
+    clippy::inline_always,
+    reason = "a record that is copied whole waits for its words, which were written one by one"
+)]
+
 use arrayvec::ArrayVec;
 
 use super::pass::Keyed;
@@ -111,8 +116,6 @@ pub(super) struct Introduction {
     pub(super) extension: Option<NewExtension>,
     /// The flag if its server is to be told of the client.
     pub(super) flags: u16,
-    /// Bytes of data that came with the SYN: they count when it goes on.
-    data: u32,
 }
 
 impl Introduction {
@@ -120,13 +123,13 @@ impl Introduction {
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         let bits = self.extension.as_ref().map_or(0, |extension| extension.bits);
-        self.flags == 0 && self.data == 0 && bits & bit::NO_STAMPS == 0
+        self.flags == 0 && bits & bit::NO_STAMPS == 0
     }
 }
 
 /// What a FULLNAT flow needs that a plain packet opens: what [`begin`] and [`numbered`] would give it. `None` where there is
 /// more to it.
-#[inline]
+#[inline(always)]
 pub(super) fn plain<F: Path, P: Ports>(
     context: Context<'_>,
     hands: &Hands<P>,
@@ -137,14 +140,14 @@ pub(super) fn plain<F: Path, P: Ports>(
     let told = settings.client_address;
     let due = |is_due: bool| if is_due { flag::INFO_DUE } else { 0 };
     if plain.transport() == Transport::Udp {
-        return Some(Introduction { flags: due(told.proxy == Some(ProxyVersion::V2)), ..Introduction::default() });
+        return Some(Introduction { extension: None, flags: due(told.proxy == Some(ProxyVersion::V2)) });
     }
     let headers = plain.headers(key.source_port, key.destination_port);
     let seen = Seen::of(frame, &headers)?;
     let mut extension = begun(&seen);
     let is_due = hide(key, (frame, &headers), settings.tcp_timestamps, told, &mut extension);
     renumber::<F, P>(context, hands, reverse, &mut extension);
-    Some(Introduction { extension: Some(extension), flags: due(is_due), data: seen.data })
+    Some(Introduction { extension: Some(extension), flags: due(is_due) })
 }
 
 /// The record of a flow that a client's SYN opens.

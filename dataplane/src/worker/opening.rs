@@ -33,7 +33,7 @@ use crate::syn_proxy::SynProxy;
 use crate::syn_proxy::cookie::{Agreement, Cookies};
 use crate::wire::checksum::Delta;
 use crate::wire::plain::Transport;
-use crate::wire::{Plain, TcpFlags};
+use crate::wire::{Plain, TcpFlags, tcp};
 
 /// What a flow begins as whose server is asked by the SYN proxy.
 const ASKED: TcpState = TcpState::SynSent;
@@ -299,7 +299,7 @@ impl<'a, F: Path> Opening<'a, F> {
     }
 }
 
-impl<F: Path> Scheduled<'_, F> {
+impl<'a, F: Path> Scheduled<'a, F> {
     #[inline(never)]
     fn open<P: Ports>(
         self,
@@ -344,7 +344,21 @@ impl<F: Path> Scheduled<'_, F> {
         }
         let frame = hands.ports.bytes(&self.frame);
         let keys = (&F::unpack(&item.key)?, &self.reverse);
-        introduce::plain::<F, P>(context, hands, (frame, plain), keys, &self.service.settings)
+        let mut introduction = introduce::plain::<F, P>(context, hands, (frame, plain), keys, &self.service.settings)?;
+        if self.plainly(plain, &introduction).is_some()
+            && let Some(extension) = introduction.extension.as_mut()
+        {
+            // Data of a SYN counts when it goes on.
+            extension.next[0] = extension.next[0].wrapping_add(data::<F>(frame, plain));
+        }
+        Some(introduction)
+    }
+
+    /// The hop that the first packet goes by, if there is no more to do with it than that.
+    #[inline]
+    fn plainly(&self, plain: Plain, introduction: &Introduction) -> Option<&'a PlainHop> {
+        let fits = |hop: &&PlainHop| plain.ttl() > 1 && plain.ip_length() <= usize::from(hop.mtu);
+        self.hop.filter(fits).filter(|_| self.destination.method != Method::Tun && introduction.is_plain())
     }
 
     /// Inserts the flow. `None` where that needs more thought.
@@ -401,32 +415,24 @@ impl<F: Path> Scheduled<'_, F> {
         if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
             traffic.connections.add(1);
         }
-        match self.hop {
-            Some(hop)
-                if plain.ttl() > 1
-                    && length <= usize::from(hop.mtu)
-                    && destination.method != Method::Tun
-                    && introduction.is_plain() =>
-            {
-                destination.counts.carried(context.worker, Direction::Forward, length);
-                let bytes = hands.ports.bytes_mut(&mut self.frame);
-                if F::is_key(&self.reverse) {
-                    let to = F::turned(&self.reverse);
-                    let moved = introduction.extension.as_ref().map(|moved| renumber::<F>(bytes, plain, moved));
-                    F::translate_plain(bytes, plain.transport(), &hop.link, &to, moved.unwrap_or_default());
-                } else {
-                    F::route_plain(bytes, &hop.link);
-                }
-                fast.send(context, hands, self.frame, hop.port);
+        if let Some(hop) = self.plainly(plain, introduction) {
+            destination.counts.carried(context.worker, Direction::Forward, length);
+            let bytes = hands.ports.bytes_mut(&mut self.frame);
+            if F::is_key(&self.reverse) {
+                let to = F::turned(&self.reverse);
+                let moved = introduction.extension.as_ref().map(|moved| renumber::<F>(bytes, plain, moved));
+                F::translate_plain(bytes, plain.transport(), &hop.link, &to, moved.unwrap_or_default());
+            } else {
+                F::route_plain(bytes, &hop.link);
             }
-            _ => {
-                let Some(key) = F::unpack(&item.key) else {
-                    return hands.discard(context, self.frame, Drop::Truncated);
-                };
-                let headers = plain.headers(key.source_port, key.destination_port);
-                let packet = Packet { frame: self.frame, headers: &headers, port };
-                carry::first(context, hands, Keyed::<F> { packet, key: &key }, flow, destination);
-            }
+            fast.send(context, hands, self.frame, hop.port);
+        } else {
+            let Some(key) = F::unpack(&item.key) else {
+                return hands.discard(context, self.frame, Drop::Truncated);
+            };
+            let headers = plain.headers(key.source_port, key.destination_port);
+            let packet = Packet { frame: self.frame, headers: &headers, port };
+            carry::first(context, hands, Keyed::<F> { packet, key: &key }, flow, destination);
         }
     }
 
@@ -510,6 +516,13 @@ fn back<'a, F: Path>(
     let from = fullnat::next(context, destination, key.protocol, Endpoint { address, port })?;
     let there = F::with_source(&item.key, F::address(from.local.address)?, from.port);
     Some(Back::Key(F::with_source(&F::turned(&there), server, port), Some(from)))
+}
+
+/// Bytes of data of a plain segment.
+#[inline]
+fn data<F: Path>(frame: &[u8], plain: Plain) -> u32 {
+    let header = frame.get(F::L4 + tcp::DATA_OFFSET).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    plain.end().saturating_sub(F::L4 + header) as u32
 }
 
 /// Moves the numbers of the segment that a flow was opened by.
