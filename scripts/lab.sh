@@ -122,6 +122,9 @@ set_link_up() {
 make_switch() {
   make_node lan
   ip -n "${PREFIX}lan" link add br0 mtu "$mtu" type bridge forward_delay 0 mcast_snooping 0
+  # A switch has no firewall. Kernels without one for bridges do not have the settings.
+  ns lan sysctl -eqw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0 \
+    net.bridge.bridge-nf-call-arptables=0
   ip -n "${PREFIX}lan" link set br0 up
 }
 
