@@ -8,7 +8,7 @@ use super::path::{self, Path};
 use super::{Context, Hands, ftp, fullnat, introduce, limits, mixed, persistence, reply, syn_proxy};
 use crate::clock::Ticks;
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Find, FlowKey, FlowLink, FlowRef, Insert, NewExtension, NewFlow, flag};
+use crate::flow::{Direction, FlowKey, FlowLink, FlowRef, Insert, NewExtension, NewFlow, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::ident::{Endpoint, NetPort, Protocol};
 use crate::next_hop::{Hop, NextHops};
@@ -75,14 +75,13 @@ pub(super) fn packet<'h, F: Path, P: Ports>(
         return syn_proxy::admit(context, hands, keyed, service, proxy);
     }
     if !opens(context, hands, &keyed) {
-        // The packet before it in the same burst may just have opened the flow.
-        match F::table(context.shared).lookup(keyed.key) {
-            Find::Hit { flow, direction } => return carry::packet_after_all(context, hands, keyed, flow, direction),
-            Find::Miss if judgement == Judgement::Denied => hands.discard(context, keyed.packet.frame, Drop::Denied),
-            Find::Miss => stray(context, hands, keyed),
-            Find::Unsettled => hands.discard(context, keyed.packet.frame, Drop::InsertContended),
-        }
-        return None;
+        return carry::if_opened(context, hands, keyed, |hands, keyed| {
+            match judgement {
+                Judgement::Denied => hands.discard(context, keyed.packet.frame, Drop::Denied),
+                _ => stray(context, hands, keyed),
+            }
+            None
+        });
     }
     if is_scheduled_alone(&keyed, service) {
         once(context, hands, keyed, service);

@@ -11,7 +11,7 @@ use super::sctp;
 use super::tunnel;
 use super::{Context, Hands, Packet, anew, clamp, extended, fragment, fullnat, mixed, reply, syn_proxy};
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, FlowEntry, FlowKey, FlowRef, flag};
+use crate::flow::{Direction, Find, FlowEntry, FlowKey, FlowRef, flag};
 use crate::forward::icmp::ErrorKind;
 use crate::forward::nat::Rewrite;
 use crate::forward::{mtu, ttl};
@@ -77,6 +77,26 @@ pub(super) fn packet_after_all<'h, F: Path, P: Ports>(
     direction: Direction,
 ) -> Option<Keyed<'h, F>> {
     packet(context, hands, keyed, flow, direction)
+}
+
+/// A packet that was looked up before others of its burst were handled, one of which may just have opened its flow: it goes
+/// the flow's way, or `otherwise` where there is still none.
+#[inline]
+#[must_use]
+pub(super) fn if_opened<'h, F: Path, P: Ports>(
+    context: Context<'_>,
+    hands: &mut Hands<P>,
+    keyed: Keyed<'h, F>,
+    otherwise: impl FnOnce(&mut Hands<P>, Keyed<'h, F>) -> Option<Keyed<'h, F>>,
+) -> Option<Keyed<'h, F>> {
+    match F::table(context.shared).lookup(keyed.key) {
+        Find::Hit { flow, direction } => packet_after_all(context, hands, keyed, flow, direction),
+        Find::Miss => otherwise(hands, keyed),
+        Find::Unsettled => {
+            hands.discard(context, keyed.packet.frame, Drop::InsertContended);
+            None
+        }
+    }
 }
 
 /// The packet that its worker has just opened a flow for: the flow's state is already that after it.

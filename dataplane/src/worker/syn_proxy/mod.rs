@@ -18,7 +18,7 @@ use super::pass::Keyed;
 use super::path::Path;
 use super::{Context, Hands, Packet, admit, carry, introduce};
 use crate::counters::{Drop, Event};
-use crate::flow::{Direction, Extension, Find, FlowEntry, FlowKey, FlowRef, flag};
+use crate::flow::{Direction, Extension, FlowEntry, FlowKey, FlowRef, flag};
 use crate::ident::{Endpoint, PortIndex};
 use crate::next_hop::Hop;
 use crate::port::{Frame, Ports};
@@ -57,23 +57,16 @@ pub(super) fn admit<'h, F: Path, P: Ports>(
         answer::syn(context, hands, keyed, service, proxy);
         return None;
     }
-    // The packet before it in the same burst may just have opened the flow.
-    match F::table(context.shared).lookup(keyed.key) {
-        Find::Hit { flow, direction } => return carry::packet_after_all(context, hands, keyed, flow, direction),
-        Find::Unsettled => {
-            hands.discard(context, keyed.packet.frame, Drop::InsertContended);
-            return None;
+    carry::if_opened(context, hands, keyed, |hands, keyed| {
+        if let Some(agreement) = agreement(context, hands, &keyed, (service, proxy)) {
+            return open::flow(context, hands, keyed, (service, proxy), agreement, None);
         }
-        Find::Miss => {}
-    }
-    if let Some(agreement) = agreement(context, hands, &keyed, (service, proxy)) {
-        return open::flow(context, hands, keyed, (service, proxy), agreement, None);
-    }
-    if acknowledges(headers.tcp) {
-        context.counters.event(Event::CookieRejected).add(1);
-    }
-    admit::stray(context, hands, keyed);
-    None
+        if acknowledges(keyed.packet.headers.tcp) {
+            context.counters.event(Event::CookieRejected).add(1);
+        }
+        admit::stray(context, hands, keyed);
+        None
+    })
 }
 
 /// As [`admit`], for a client's acknowledgement whose cookie is known to be right, and for which a server was picked.
@@ -86,15 +79,9 @@ pub(super) fn scheduled<'h, F: Path, P: Ports>(
     (agreement, picked): (Agreement, &Destination),
 ) -> Option<Keyed<'h, F>> {
     let Some(proxy) = &service.settings.syn_proxy else { return Some(keyed) };
-    // The packet before it in the same burst may just have opened the flow.
-    match F::table(context.shared).lookup(keyed.key) {
-        Find::Hit { flow, direction } => carry::packet_after_all(context, hands, keyed, flow, direction),
-        Find::Unsettled => {
-            hands.discard(context, keyed.packet.frame, Drop::InsertContended);
-            None
-        }
-        Find::Miss => open::flow(context, hands, keyed, (service, proxy), agreement, Some(picked)),
-    }
+    carry::if_opened(context, hands, keyed, |hands, keyed| {
+        open::flow(context, hands, keyed, (service, proxy), agreement, Some(picked))
+    })
 }
 
 /// A packet of an extended flow, before its state moves: of a handshake that is not over, or one that a joined
