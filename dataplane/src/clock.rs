@@ -19,7 +19,9 @@ impl Tick {
 
     /// The tick of a time since the clock's start (for live directors: since boot; for replay: packet time).
     pub const fn at(since_start: Duration) -> Self {
-        Self((since_start.as_millis() / 10) as u32)
+        // 100 ticks a second, without a division of 128 bits.
+        let (seconds, rest) = (since_start.as_secs() as u32, since_start.subsec_millis() / 10);
+        Self(seconds.wrapping_mul(100).wrapping_add(rest))
     }
 
     /// The number of ticks, for an atomic cell.
