@@ -8,6 +8,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Tick(u32);
 
+/// How long a tick is.
+pub const TICK: Duration = Duration::from_millis(10);
+
 impl Tick {
     /// Ticks in a second.
     pub const PER_SECOND: u32 = 100;

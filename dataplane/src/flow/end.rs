@@ -48,7 +48,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         if budget == 0 {
             return;
         }
-        let mut short = self.low_water().saturating_sub(self.free_soon(w));
+        let mut short = self.shortage(w);
         let mut index = self.store.shared().entries.counts.0.cursor.fetch_add(budget, Ordering::Relaxed) % used;
         for _ in 0..budget {
             let entry = self.entry_at(index);
@@ -74,6 +74,12 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
             entry.set_deadline(now.after(HELD));
         }
         is_held
+    }
+
+    /// How many entries are missing at which sweeps evict embryonic flows; 0 while there are enough.
+    #[inline]
+    pub fn shortage(&self, w: &FlowWorker<F>) -> u32 {
+        self.low_water().saturating_sub(self.free_soon(w))
     }
 
     /// Fewer free entries than this, and sweeps evict embryonic flows.

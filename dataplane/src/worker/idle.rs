@@ -21,6 +21,8 @@ pub enum Idle {
 
 /// Empty turns after which an adaptive worker sleeps: some hundred microseconds.
 const PATIENCE: u32 = 1000;
+/// A sleep for which a worker does not leave the flow tables: others keep what ended for so much longer.
+const SHORT: Duration = Duration::from_millis(10);
 /// The longest sleep while packets wait in hand for something that another worker does.
 const DOZE: Duration = Duration::from_millis(1);
 
@@ -71,7 +73,7 @@ impl<P: Ports> Worker<P> {
         while !stop.load(Ordering::Relaxed) {
             let taken = self.turn(clock::since_boot());
             if patience.is_over(taken) {
-                self.nap();
+                self.nap(taken);
             }
         }
         self.abandon_held();
@@ -81,14 +83,22 @@ impl<P: Ports> Worker<P> {
         self.hands.ports
     }
 
-    /// Sleeps until a frame comes. Meanwhile no other worker has to wait for this one.
-    fn nap(&mut self) {
+    /// Sleeps until a frame comes, after a turn that took so many. Unless that is soon, no other worker has to wait for this
+    /// one meanwhile.
+    fn nap(&mut self, taken: usize) {
+        if self.holds() {
+            return self.hands.ports.wait(DOZE);
+        }
+        if taken > 0 {
+            // To leave the tables and to come back costs as much as forwarding a packet.
+            self.hands.ports.wait(SHORT);
+        }
         if self.hands.ports.has_arrivals() {
             return;
         }
         self.shared.flows4.offline(&mut self.hands.flows4);
         self.shared.flows6.offline(&mut self.hands.flows6);
-        self.hands.ports.wait(if self.holds() { DOZE } else { Patience::NAP });
+        self.hands.ports.wait(Patience::NAP);
         self.shared.flows4.online(&mut self.hands.flows4);
         self.shared.flows6.online(&mut self.hands.flows6);
     }

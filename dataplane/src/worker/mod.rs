@@ -47,9 +47,9 @@ use crossbeam::queue::ArrayQueue;
 pub use board::Board;
 pub use idle::{Idle, Patience};
 
-use crate::clock::Tick;
+use crate::clock::{TICK, Tick};
 use crate::counters::{Drop, Event, WorkerCounters};
-use crate::flow::{Ended, FlowTable, FlowWorker, V4, V6, flag};
+use crate::flow::{Ended, Family, FlowTable, FlowWorker, V4, V6, flag};
 use crate::ident::{PortIndex, WorkerIndex};
 use crate::port::{Burst, Frame, Ports};
 use crate::service::DestinationSlot;
@@ -68,7 +68,7 @@ use watch::Watcher;
 /// Entries that a worker looks at for expiry in one turn, at least, if so many are in use for each turn of a second. At a
 /// million turns a second ten million are gone through in less than a second.
 const SWEEP_LEAST: u32 = 16;
-/// Entries for each millisecond since the last turn: a worker that sleeps passes a hundred thousand a second too.
+/// Entries for each millisecond since the last sweep: a worker that sleeps passes a hundred thousand a second too.
 const SWEEP_RATE: u32 = 100;
 /// Entries at most, a tenth of a second's, so that no turn takes long.
 const SWEEP_MOST: u32 = 10_000;
@@ -157,6 +157,8 @@ pub struct Worker<P> {
     snapshot: Arc<Snapshot>,
     /// When the last turn began.
     last: Duration,
+    /// When the last turn that swept began.
+    swept: Duration,
     hands: Hands<P>,
 }
 
@@ -232,7 +234,7 @@ impl<P: Ports> Worker<P> {
             next_id: 0,
         };
         let snapshot = shared.snapshot.load_full();
-        Some(Self { index, shared, snapshot, last, hands })
+        Some(Self { index, shared, snapshot, last, swept: last, hands })
     }
 
     /// One turn: a burst from every port, some expiry, a quiet point. Returns the number of frames taken.
@@ -270,7 +272,15 @@ impl<P: Ports> Worker<P> {
             syn_proxy::release(context, &mut self.hands);
         }
         self.hands.ports.flush();
-        sweep(context, &mut self.hands, now.saturating_sub(self.last));
+        let since = now.saturating_sub(self.swept);
+        if is_worth_a_sweep(&self.shared.flows4, &self.hands.flows4, since)
+            || is_worth_a_sweep(&self.shared.flows6, &self.hands.flows6, since)
+        {
+            self.swept = now;
+            sweep(context, &mut self.hands, since);
+        }
+        self.shared.flows4.quiesce(&mut self.hands.flows4);
+        self.shared.flows6.quiesce(&mut self.hands.flows6);
         self.last = now;
         taken
     }
@@ -301,16 +311,26 @@ impl<P: Ports> Worker<P> {
     }
 }
 
-/// Entries to sweep, of so many that are in use, when the last turn was so long ago: as many as go through them in a second,
-/// if that is not more than a turn may do.
-fn budget(since: Duration, used: u32) -> u32 {
-    let rate = u32::try_from(since.as_millis()).unwrap_or(u32::MAX).saturating_mul(SWEEP_RATE);
-    let in_a_second = (since.as_micros() as u64).saturating_mul(u64::from(used)) / 1_000_000;
-    let once = u32::try_from(in_a_second).unwrap_or(u32::MAX).saturating_add(1);
-    rate.clamp(SWEEP_LEAST, SWEEP_MOST).min(once)
+/// Of so many entries in use, those that have their turn in this time, if all have it in a second.
+fn share(since: Duration, used: u32) -> u32 {
+    let share = (since.as_micros() as u64).saturating_mul(u64::from(used)) / 1_000_000;
+    u32::try_from(share).unwrap_or(u32::MAX)
 }
 
-/// Ends some flows whose time is up, and passes a quiet point. The last turn was `since` ago.
+/// Whether to sweep a table when the last sweep was so long ago: a tick, or less where there is much to look at or room is
+/// needed. A worker that wakes for each packet need not look at a few flows each time.
+fn is_worth_a_sweep<F: Family>(table: &FlowTable<F>, part: &FlowWorker<F>, since: Duration) -> bool {
+    since >= TICK || share(since, table.used()) >= SWEEP_LEAST || table.shortage(part) > 0
+}
+
+/// Entries to sweep, of so many that are in use, when the last sweep was so long ago: as many as go through them in a
+/// second, if that is not more than a turn may do.
+fn budget(since: Duration, used: u32) -> u32 {
+    let rate = u32::try_from(since.as_millis()).unwrap_or(u32::MAX).saturating_mul(SWEEP_RATE);
+    rate.clamp(SWEEP_LEAST, SWEEP_MOST).min(share(since, used).saturating_add(1))
+}
+
+/// Ends some flows whose time is up. The last sweep was `since` ago.
 fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) {
     let shared = context.shared;
     let ended = |slot: u32, activity: Activity, why: Ended| {
@@ -346,8 +366,6 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) 
         farewell::send(context, hands, &farewells);
         hands.ports.flush();
     }
-    shared.flows4.quiesce(&mut hands.flows4);
-    shared.flows6.quiesce(&mut hands.flows6);
 }
 
 impl<P: Ports> Hands<P> {
