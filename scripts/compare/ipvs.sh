@@ -4,7 +4,7 @@
 #
 #   scripts/compare/ipvs.sh [--rounds N] [--packets N] [--pause US] [--bursts "N..."] [--quick] [PEER...]
 #
-#   --rounds N      how often each peer is measured, in turn; the figures are medians (5)
+#   --rounds N      how often each peer is measured, in turn; the figures are the least (5)
 #   --packets N     packets of each measurement, after those that open the flows (4096)
 #   --pause US      microseconds from one burst to the next, by the VM's clock (2000)
 #   --bursts "N..." frames that come at once (1 32)
@@ -44,11 +44,12 @@ read_costs() {
   done <"$WORK/out/cost"
 }
 
-# cost PEER BURST: of a packet, in instructions. What the VM does at rest comes in fits, so the median of that is taken off.
-cost() { calc "$(noted "$1" "busy-$2") - $(noted "$1" "rest-$2")"; }
+# least PEER busy|rest BURST, most...: of all rounds. The kernel, and what else runs, have fits now and then: least has none.
+least() { sort -g "$WORK/$1.$2-$3" | head -n1; }
+most() { sort -g "$WORK/$1.$2-$3" | tail -n1; }
 
-# end_of PEER BURST head|tail: the least or the most of the rounds.
-end_of() { calc "$(sort -g "$WORK/$1.busy-$2" | "$3" -n1) - $(noted "$1" "rest-$2")"; }
+# cost PEER BURST: of a packet, in instructions.
+cost() { calc "$(least "$1" busy "$2") - $(least "$1" rest "$2")"; }
 
 # over PEER PEER BURST: how much more a packet costs by the first than by the second.
 over() { calc "$(cost "$1" "$3") - $(cost "$2" "$3")"; }
@@ -58,9 +59,9 @@ report() {
   for burst in $bursts; do
     for peer in "${peers[@]}"; do
       row "peer=$peer" "at_once=$burst" "instructions/packet=$(round "$(cost "$peer" "$burst")" 0)" \
-        "least=$(round "$(end_of "$peer" "$burst" head)" 0)" "most=$(round "$(end_of "$peer" "$burst" tail)" 0)" \
+        "most=$(round "$(calc "$(most "$peer" busy "$burst") - $(least "$peer" rest "$burst")")" 0)" \
         "without_generator=$(round "$(over "$peer" generator "$burst")" 0)" "added=$(added "$peer" "$burst")" \
-        "at_rest=$(round "$(noted "$peer" "rest-$burst")" 0)"
+        "at_rest=$(round "$(least "$peer" rest "$burst")" 0)" "at_rest_most=$(round "$(most "$peer" rest "$burst")" 0)"
     done
   done
 }
