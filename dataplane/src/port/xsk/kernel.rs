@@ -71,10 +71,11 @@ impl Waiting {
     /// Sleeps until one of the sockets has a packet, or for `timeout` in whole milliseconds, at least one, or until a signal.
     pub(super) fn wait(&self, timeout: Duration) {
         // Which sockets they are does not matter: all are looked at.
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; 4];
+        const EVENTS: u8 = 4;
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS as usize];
         let milliseconds = timeout.as_millis().clamp(1, 1000) as libc::c_int;
         // SAFETY: `events` has room for as many as are asked for.
-        unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), events.len() as libc::c_int, milliseconds) };
+        unsafe { libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr(), EVENTS.into(), milliseconds) };
     }
 }
 
