@@ -24,15 +24,11 @@ pub use kernel::statistics;
 
 use super::{BURST, Burst, Frame, Ports};
 use crate::ident::PortIndex;
-use kernel::Waiting;
 use socket::Socket;
 use umem::UmemArea;
 
 /// Largest ring that is accepted, in entries.
 const MAX_RING: u32 = 32_768;
-
-/// The longest sleep while the kernel has not taken all frames that are to be sent.
-const RETRY: Duration = Duration::from_millis(1);
 
 /// The sockets of one port.
 #[derive(Debug, Default)]
@@ -52,7 +48,7 @@ pub struct XskPorts {
     sockets: Vec<Socket>,
     area: UmemArea,
     ports: Vec<Port>,
-    waiting: Waiting,
+    poll: Vec<libc::pollfd>,
     held: u32,
 }
 
@@ -72,11 +68,11 @@ impl XskPorts {
             sockets: Vec::with_capacity(places.len()),
             area,
             ports: (0..count).map(|_| Port::default()).collect(),
-            waiting: Waiting::new().map_err(XskError::Wait)?,
+            poll: Vec::with_capacity(places.len()),
             held: 0,
         };
         for place in places {
-            ports.add(Socket::open(place, config, &ports.area)?)?;
+            ports.add(Socket::open(place, config, &ports.area)?);
         }
         tracing::info!(
             sockets = ports.sockets.len(),
@@ -116,7 +112,7 @@ impl XskPorts {
         self.area.bytes_mapped()
     }
 
-    fn add(&mut self, mut socket: Socket) -> Result<(), XskError> {
+    fn add(&mut self, mut socket: Socket) {
         let place = socket.place();
         let (name, queue) = (place.interface.as_str(), place.queue.0);
         match socket.mode() {
@@ -127,9 +123,8 @@ impl XskPorts {
             port.sockets.push(self.sockets.len());
         }
         socket.refill(&mut self.area);
-        self.waiting.add(socket.fd()).map_err(XskError::Wait)?;
+        self.poll.push(libc::pollfd { fd: socket.fd(), events: libc::POLLIN, revents: 0 });
         self.sockets.push(socket);
-        Ok(())
     }
 }
 
@@ -211,12 +206,9 @@ impl Ports for XskPorts {
     }
 
     fn wait(&mut self, timeout: Duration) {
-        if self.has_arrivals() {
-            return;
+        if !self.has_arrivals() {
+            kernel::poll(&mut self.poll, timeout);
         }
-        // What the kernel did not take when it was woken, it is asked to take again after the next turn.
-        let has_left = self.sockets.iter_mut().any(Socket::has_unsent);
-        self.waiting.wait(if has_left { timeout.min(RETRY) } else { timeout });
     }
 }
 
