@@ -9,7 +9,7 @@ use std::time::Duration;
 pub struct Tick(u32);
 
 /// How long a tick is.
-pub const TICK: Duration = Duration::from_millis(10);
+pub const TICK: Duration = Duration::from_millis(1000 / Tick::PER_SECOND as u64);
 
 impl Tick {
     /// Ticks in a second.
@@ -22,9 +22,9 @@ impl Tick {
 
     /// The tick of a time since the clock's start (for live directors: since boot; for replay: packet time).
     pub const fn at(since_start: Duration) -> Self {
-        // 100 ticks a second, without a division of 128 bits.
-        let (seconds, rest) = (since_start.as_secs() as u32, since_start.subsec_millis() / 10);
-        Self(seconds.wrapping_mul(100).wrapping_add(rest))
+        // Seconds by themselves: all milliseconds would be divided in 128 bits.
+        let rest = since_start.subsec_nanos() / TICK.subsec_nanos();
+        Self((since_start.as_secs() as u32).wrapping_mul(Self::PER_SECOND).wrapping_add(rest))
     }
 
     /// The number of ticks, for an atomic cell.

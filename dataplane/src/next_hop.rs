@@ -376,18 +376,10 @@ mod tests {
             routes in prop::collection::vec((any::<u32>(), 0u8..=32, any::<bool>()), 0..40),
             addresses in prop::collection::vec((0usize..40, any::<u32>()), 20),
         ) {
-            let mut builder = NextHopsBuilder::new(1);
-            for (n, (network, length, is_connected)) in routes.iter().enumerate() {
-                // Few blocks, so that they lie in one another.
-                let prefix = Ipv4Net::new((network & 0x0303_0303).into(), *length).unwrap().trunc();
-                let hop = builder.hop(Hop::OnLink(egress())).unwrap();
-                if *is_connected {
-                    builder.connected(prefix.into(), Link(n as u32), hop);
-                } else {
-                    builder.route(prefix.into(), hop);
-                }
-            }
-            let hops = builder.build();
+            // Few blocks, so that they lie in one another.
+            let hops = to_each(routes.iter().map(|(network, length, is_connected)| {
+                (Ipv4Net::new((network & 0x0303_0303).into(), *length).unwrap().trunc().into(), *is_connected)
+            }));
             for (at, host) in addresses {
                 let near = routes.get(at).map_or(host, |(network, ..)| network & 0x0303_0303 | host & 0xff);
                 let to = IpAddr::V4(near.into());
@@ -404,17 +396,9 @@ mod tests {
         ) {
             // Few values of few bytes, so that they lie in one another and beside each other.
             const FEW: u128 = 0x0300_0003_0000_0003_0000_0000_0000_0003;
-            let mut builder = NextHopsBuilder::new(1);
-            for (n, (network, length, is_connected)) in routes.iter().enumerate() {
-                let prefix = Ipv6Net::new((network & FEW).into(), *length).unwrap().trunc();
-                let hop = builder.hop(Hop::OnLink(egress())).unwrap();
-                if *is_connected {
-                    builder.connected(prefix.into(), Link(n as u32), hop);
-                } else {
-                    builder.route(prefix.into(), hop);
-                }
-            }
-            let hops = builder.build();
+            let hops = to_each(routes.iter().map(|(network, length, is_connected)| {
+                (Ipv6Net::new((network & FEW).into(), *length).unwrap().trunc().into(), *is_connected)
+            }));
             for (at, host) in addresses {
                 let near = routes.get(at).map_or(host & FEW, |(network, ..)| network & FEW);
                 // Also right before and behind what a prefix holds.
@@ -424,6 +408,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A hop of its own for each prefix; to its hosts, where it is connected.
+    fn to_each(prefixes: impl Iterator<Item = (IpNet, bool)>) -> NextHops {
+        let mut builder = NextHopsBuilder::new(1);
+        for (n, (prefix, is_connected)) in prefixes.enumerate() {
+            let hop = builder.hop(Hop::OnLink(egress())).unwrap();
+            if is_connected {
+                builder.connected(prefix, Link(n as u32), hop);
+            } else {
+                builder.route(prefix, hop);
+            }
+        }
+        builder.build()
     }
 
     fn egress() -> Egress {

@@ -105,6 +105,15 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// By how many bits window fields of this side are shifted to the right.
+    #[inline]
+    pub const fn window(self, of: Direction) -> i8 {
+        match of {
+            Direction::Forward => self.client_window,
+            Direction::Reverse => self.server_window,
+        }
+    }
+
     const fn pack(self) -> u32 {
         self.mss as u32
             | (self.client_window.cast_unsigned() as u32) << 16

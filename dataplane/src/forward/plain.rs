@@ -8,14 +8,14 @@
 use super::tun::{Inside, Outer};
 use crate::wire::checksum::Delta;
 use crate::wire::plain::{L3, L4_V4, L4_V6, Transport};
-use crate::wire::{ipv4, ipv6, tcp, udp};
+use crate::wire::{ethernet, ipv4, ipv6, tcp, udp};
 
 /// Length of an Ethernet header's addresses.
-pub const LINK: usize = 12;
+pub const LINK: usize = ethernet::TYPE;
+/// Bytes of the ports that a transport header begins with.
+const PORTS: usize = 4;
 /// Bytes of a transport header up to the end of its checksum.
 const TCP_HEAD: usize = tcp::CHECKSUM + 2;
-/// Bytes of the ports in front of it.
-const PORTS: usize = 4;
 const UDP_HEAD: usize = udp::CHECKSUM + 2;
 
 /// Gives an IPv4 packet new Ethernet addresses, the addresses and ports of a packed key, and a TTL one less. `moved` is
@@ -31,12 +31,14 @@ pub fn translate_v4(
     match transport {
         Transport::Tcp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V4 + TCP_HEAD }>() else { return };
-            let delta = moved.and(address_v4(head, link, addresses)).and(replace(head, L4_V4, ports as u32));
+            let delta =
+                moved.and(address_v4(head, link, addresses)).and(replace(head, L4_V4, (ports as u32).to_le_bytes()));
             update(head, L4_V4 + tcp::CHECKSUM, |sum| delta.apply(sum));
         }
         Transport::Udp => {
             let Some(head) = frame.first_chunk_mut::<{ L4_V4 + UDP_HEAD }>() else { return };
-            let delta = moved.and(address_v4(head, link, addresses)).and(replace(head, L4_V4, ports as u32));
+            let delta =
+                moved.and(address_v4(head, link, addresses)).and(replace(head, L4_V4, (ports as u32).to_le_bytes()));
             update(head, L4_V4 + udp::CHECKSUM, |sum| delta.apply_udp(sum));
         }
     }
@@ -130,7 +132,7 @@ fn age_v4(ip: &mut [u8; ipv4::LENGTH]) {
 
 #[inline(always)]
 fn address_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: u64) -> Delta {
-    let delta = replace_wide(head, L3 + ipv4::SOURCE, addresses);
+    let delta = replace(head, L3 + ipv4::SOURCE, addresses.to_le_bytes());
     route_header_v4(head, link, delta);
     delta
 }
@@ -139,9 +141,9 @@ fn address_v4<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], addresses: 
 fn address_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK], to: &[u64; 5]) {
     route_header_v6(head, link);
     for (place, word) in to[..4].iter().enumerate() {
-        replace_wide(head, L3 + ipv6::SOURCE + 8 * place, *word);
+        replace(head, L3 + ipv6::SOURCE + 8 * place, word.to_le_bytes());
     }
-    replace(head, L4_V6, to[4] as u32);
+    replace(head, L4_V6, (to[4] as u32).to_le_bytes());
 }
 
 #[inline(always)]
@@ -159,20 +161,14 @@ fn route_header_v6<const N: usize>(head: &mut [u8; N], link: &[u8; LINK]) {
     head[L3 + ipv6::HOP_LIMIT] = head[L3 + ipv6::HOP_LIMIT].wrapping_sub(1);
 }
 
-/// Puts a half of a packed key's word at an offset, which lies inside; gives the difference for a checksum over it.
+/// Puts bytes at an offset, where they lie inside; gives the difference for a checksum over them.
 #[inline]
-fn replace<const N: usize>(head: &mut [u8; N], at: usize, new: u32) -> Delta {
-    let Some(place) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { return Delta::default() };
-    let old = std::mem::replace(place, new.to_le_bytes());
-    Delta::default().replace(old, *place)
-}
-
-/// As [`replace`], a whole word.
-#[inline]
-fn replace_wide<const N: usize>(head: &mut [u8; N], at: usize, new: u64) -> Delta {
-    let Some(place) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) else { return Delta::default() };
-    let old = std::mem::replace(place, new.to_le_bytes());
-    Delta::default().replace(old, *place)
+fn replace<const N: usize, const M: usize>(head: &mut [u8; N], at: usize, new: [u8; M]) -> Delta {
+    let delta = replaced(head, at, new);
+    if let Some(place) = head.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *place = new;
+    }
+    delta
 }
 
 /// The difference for a checksum over bytes at an offset, which lies inside, if others come in their place.

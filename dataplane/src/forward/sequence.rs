@@ -32,12 +32,13 @@ impl Translation {
     /// For packets of a direction of an extended flow.
     #[inline]
     pub fn of(extension: &Extension, direction: Direction) -> Self {
-        let (shifts, stamps, terms) = (extension.shifts(), extension.timestamps(), extension.terms());
-        let (own, other, window) = match direction {
-            Direction::Forward => (0, 1, terms.client_window),
-            Direction::Reverse => (1, 0, terms.server_window),
+        let [client, server] = extension.shifts();
+        let (sender, peer) = match direction {
+            Direction::Forward => (client, server),
+            Direction::Reverse => (server, client),
         };
-        Self { sender: shifts[own], peer: shifts[other], timestamp: stamps[own], echo: stamps[other], window }
+        let [timestamp, echo] = extension.timestamps_of(direction);
+        Self { sender, peer, timestamp, echo, window: extension.terms().window(direction) }
     }
 
     fn there(&self, segment: &mut [u8], flags: TcpFlags) -> Delta {

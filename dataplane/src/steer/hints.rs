@@ -15,7 +15,7 @@ const ENDPOINT: usize = 20;
 /// Interfaces that are known without a look-up.
 const DOORS: u32 = 64;
 
-/// The program's hints. What [`Hints::of`] makes is true of the maps; interfaces enter and leave one by one.
+/// The program's hints. What [`Hints::describe`] makes is true of the maps; interfaces enter and leave one by one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hints {
     used: u32,

@@ -175,7 +175,7 @@ impl<'a, F: Path> Opening<'a, F> {
                 }
             }
             Some(plain) if item.probe.is_miss() && is_answer(plain) => {
-                self.acknowledgement(context, hands, fast, frame, (known, at))
+                self.acknowledgement(context, hands, fast, frame, (known, at), (item, plain))
             }
             _ => Some(frame),
         }
@@ -240,12 +240,9 @@ impl<'a, F: Path> Opening<'a, F> {
         fast: &mut Fast<'_>,
         frame: Frame,
         (known, at): (Known<'_, F>, usize),
+        (item, plain): (&Item<F>, Plain),
     ) -> Option<Frame> {
-        let Some((item, plain, key)) =
-            known.items.get(at).and_then(|item| Some((item, item.plain?, F::unpack(&item.key)?)))
-        else {
-            return Some(frame);
-        };
+        let Some(key) = F::unpack(&item.key) else { return Some(frame) };
         let &Treatment::Answered(Proxied { service, proxy, .. }) = self.treatment(context, hands, item, &key) else {
             return Some(frame);
         };

@@ -15,8 +15,7 @@ use crate::ident::{NetPort, Protocol};
 use crate::state::{Activity, SctpState, TcpState, View};
 use crate::syn_proxy::cookie::Client;
 use crate::wire::checksum::Delta;
-use crate::wire::plain::Transport;
-use crate::wire::plain::{L3, L4_V4, L4_V6};
+use crate::wire::plain::{L3, L4_V4, L4_V6, Transport};
 use crate::wire::{Headers, ipv4, ipv6};
 
 /// The path of one family.

@@ -51,12 +51,7 @@ fn remarkable(
     if is_proxied {
         syn_proxy::may_pass(context, segment, record, destination, direction).then_some(())?;
     }
-    let terms = record.terms();
-    let window = match direction {
-        Direction::Forward => terms.client_window,
-        Direction::Reverse => terms.server_window,
-    };
-    let moved = translate_usual(segment, record, direction, window)?;
+    let moved = translate_usual(segment, record, direction, record.terms().window(direction))?;
     // A proxied flow has a use of its own for the record's numbers.
     if !is_proxied {
         extended::watch(record, &seen, direction);

@@ -32,6 +32,7 @@ pub(super) use wait::{Handshakes, abandon, release, retry};
 
 /// Most segments of a client that are kept while its server is asked; as many fit the window that it is told.
 const HELD_SEGMENTS: u16 = 4;
+
 /// What became of a packet of an extended flow.
 pub(super) enum Outcome<'h, F: Path> {
     /// Nothing: it goes the usual way.
