@@ -1,12 +1,12 @@
 #!/bin/bash
-# What a worker asks of the kernel under load, as strace sees it: the wake-ups of its rings, and sleep in poll
+# What a worker asks of the kernel under load, as strace sees it: the wake-ups of its rings, and sleep in epoll
 # when there is nothing to do. Any other call fails, and so does a trace without those.
 set -euo pipefail
 # shellcheck source=lab.bash
 . "$(dirname "$0")/lab.bash"
 count=1000
 # Sending, receiving, waiting: dataplane/src/port/xsk/kernel.rs has all three.
-ALLOWED='sendto recvfrom ppoll'
+ALLOWED='sendto recvfrom epoll_pwait2'
 
 command -v strace >/dev/null || fail 'strace is missing; scripts/test.sh installs it (Debian: apt install strace)'
 
@@ -46,7 +46,7 @@ check() {
     [[ " $ALLOWED " == *" $call "* ]] || others+=" $call ($number)"
   done <"$WORK/$name.calls"
   [ -z "$others" ] || fail "workers called$others"
-  for call in sendto ppoll; do
+  for call in sendto epoll_pwait2; do
     grep -qw "$call" "$WORK/$name.calls" || fail "no $call: the trace missed the workers"
   done
 }

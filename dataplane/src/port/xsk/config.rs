@@ -160,6 +160,9 @@ pub enum XskError {
         /// What may help.
         hint: &'static str,
     },
+    /// The sockets cannot be waited for.
+    #[error("cannot wait for AF_XDP sockets (epoll_pwait2, kernel 5.11): {0}")]
+    Wait(#[source] io::Error),
     /// An open socket did not answer as it should.
     #[error("AF_XDP socket on {interface} queue {queue}: {what}: {source}")]
     Setup {

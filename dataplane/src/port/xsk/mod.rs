@@ -24,11 +24,15 @@ pub use kernel::statistics;
 
 use super::{BURST, Burst, Frame, Ports};
 use crate::ident::PortIndex;
+use kernel::Waiting;
 use socket::Socket;
 use umem::UmemArea;
 
 /// Largest ring that is accepted, in entries.
 const MAX_RING: u32 = 32_768;
+
+/// The longest sleep while the kernel has not taken all frames that are to be sent.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// The sockets of one port.
 #[derive(Debug, Default)]
@@ -48,7 +52,7 @@ pub struct XskPorts {
     sockets: Vec<Socket>,
     area: UmemArea,
     ports: Vec<Port>,
-    poll: Vec<libc::pollfd>,
+    waiting: Waiting,
     held: u32,
 }
 
@@ -68,11 +72,11 @@ impl XskPorts {
             sockets: Vec::with_capacity(places.len()),
             area,
             ports: (0..count).map(|_| Port::default()).collect(),
-            poll: Vec::with_capacity(places.len()),
+            waiting: Waiting::new().map_err(XskError::Wait)?,
             held: 0,
         };
         for place in places {
-            ports.add(Socket::open(place, config, &ports.area)?);
+            ports.add(Socket::open(place, config, &ports.area)?)?;
         }
         tracing::info!(
             sockets = ports.sockets.len(),
@@ -112,7 +116,7 @@ impl XskPorts {
         self.area.bytes_mapped()
     }
 
-    fn add(&mut self, mut socket: Socket) {
+    fn add(&mut self, mut socket: Socket) -> Result<(), XskError> {
         let place = socket.place();
         let (name, queue) = (place.interface.as_str(), place.queue.0);
         match socket.mode() {
@@ -123,8 +127,9 @@ impl XskPorts {
             port.sockets.push(self.sockets.len());
         }
         socket.refill(&mut self.area);
-        self.poll.push(libc::pollfd { fd: socket.fd(), events: libc::POLLIN, revents: 0 });
+        self.waiting.add(socket.fd()).map_err(XskError::Wait)?;
         self.sockets.push(socket);
+        Ok(())
     }
 }
 
@@ -206,9 +211,12 @@ impl Ports for XskPorts {
     }
 
     fn wait(&mut self, timeout: Duration) {
-        if !self.has_arrivals() {
-            kernel::poll(&mut self.poll, timeout);
+        if self.has_arrivals() {
+            return;
         }
+        // What the kernel did not take when it was woken, it is asked to take again after the next turn.
+        let has_left = self.sockets.iter_mut().any(Socket::has_unsent);
+        self.waiting.wait(if has_left { timeout.min(RETRY) } else { timeout });
     }
 }
 

@@ -147,6 +147,12 @@ impl Socket {
         received
     }
 
+    /// Whether the kernel has not taken all frames that were queued.
+    #[inline]
+    pub(super) fn has_unsent(&mut self) -> bool {
+        self.sent > 0 && self.tx.pending() > 0
+    }
+
     /// Whether frames wait to be received.
     #[inline]
     pub(super) fn has_arrivals(&self) -> bool {
