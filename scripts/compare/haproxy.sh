@@ -19,7 +19,7 @@ VIP=10.20.0.100
 URL=http://$VIP:8080/
 CONNECTIONS=48
 rounds=3 seconds=3
-peers=() servers=() balancer=()
+peers=() servers=() balancer=() spent=''
 
 usage() {
   sed -n '2,/^set -/s/^# \{0,1\}//p' "$0" | sed '/^set -/d'
@@ -144,15 +144,18 @@ with() {
 
 # Requests on open connections, then one connection for each request, as many as go through.
 measure_most() {
-  local peer=$1
-  note "$peer" requests "$(wrk_rate)"
-  note "$peer" connections "$(wrk_rate -H 'Connection: close')"
+  most "$1" request
+  most "$1" connection -H 'Connection: close'
 }
 
-wrk_rate() {
-  on client timeout $((seconds + 10)) wrk -t1 -c$CONNECTIONS -d"${seconds}s" "$@" "$URL" >"$WORK/wrk"
-  if grep -q 'Non-2xx' "$WORK/wrk"; then cat "$WORK/wrk" >&2 && die 'not every answer was good'; fi
-  awk '$1 == "Requests/sec:" { print $2 }' "$WORK/wrk"
+# most PEER EACH OPTION...: how many a second, and the CPU time that one of them took.
+most() {
+  local peer=$1 each=$2
+  shift 2
+  metered "$peer" wrk -t1 -c$CONNECTIONS -d"${seconds}s" "$@" "$URL"
+  if grep -q 'Non-2xx' "$WORK/load"; then cat "$WORK/load" >&2 && die 'not every answer was good'; fi
+  note "$peer" "$each.most.rate" "$(awk '$1 == "Requests/sec:" { print $2 }' "$WORK/load")"
+  note_spent "$peer" "$each.most" "$(awk '$2 == "requests" && $3 == "in" { print $1 }' "$WORK/load")"
 }
 
 # At a rate that is the same for all peers: requests on open connections, then connections.
@@ -161,24 +164,36 @@ measure_equal() {
   equal "$1" connection --each one --rate "$connection_rate"
 }
 
-# equal PEER WHAT OPTION...: the times of the answers, and the CPU time that one of them took.
+# equal PEER EACH OPTION...: the times of the answers, and the CPU time that one of them took.
 equal() {
-  local peer=$1 what=$2 before after figure
+  local peer=$1 each=$2 figure
   shift 2
+  metered "$peer" "$HTTPLOAD" $VIP:8080 --connections $CONNECTIONS --seconds "$seconds" "$@"
+  for figure in p50 p99; do note "$peer" "$each.equal.$figure" "$(jq ".$figure" "$WORK/load")"; done
+  note_spent "$peer" "$each.equal" "$(jq .answered "$WORK/load")"
+}
+
+# metered PEER COMMAND...: runs it as the client; $WORK/load has what it prints, `spent` the CPU time meanwhile.
+metered() {
+  local peer=$1 before
+  shift
   mapfile -t servers < <(pids_of rs1-web && pids_of rs2-web && pids_of rs3-web)
   mapfile -t balancer < <(peer_processes "$peer")
   before=$(times)
-  on client timeout $((seconds + 10)) "$HTTPLOAD" $VIP:8080 --connections $CONNECTIONS --seconds "$seconds" "$@" >"$WORK/load" ||
-    die "$peer: not every request was answered at the equal rate: $(cat "$WORK/load")"
-  after=$(times)
-  for figure in p50 p99 p999; do note "$peer" "$what.$figure" "$(jq ".$figure" "$WORK/load")"; done
-  read -r -a spent < <(printf '%s %s\n' "$before" "$after" | awk -v answered="$(jq .answered "$WORK/load")" '{
-    us = 1000 / answered; all = $5 - $1; client = $6 - $2; servers = $7 - $3; own = $8 - $4
+  on client timeout $((seconds + 10)) "$@" >"$WORK/load" || die "$peer: not every request was answered: $(cat "$WORK/load")"
+  spent="$before $(times)"
+}
+
+# note_spent PEER WHAT ANSWERS: the CPU time for each answer, in microseconds.
+note_spent() {
+  local us
+  read -r -a us < <(awk -v answers="$3" '{
+    us = 1000 / answers; all = $5 - $1; client = $6 - $2; servers = $7 - $3; own = $8 - $4
     print all * us, (all - client - servers) * us, own * us
-  }')
-  note "$peer" "$what.cpu" "${spent[0]}"
-  note "$peer" "$what.balancer" "${spent[1]}"
-  note "$peer" "$what.process" "${spent[2]}"
+  }' <<<"$spent")
+  note "$1" "$2.all" "${us[0]}"
+  note "$1" "$2.balancer" "${us[1]}"
+  note "$1" "$2.process" "${us[2]}"
 }
 
 # CPU time in milliseconds until now: of the machine, the client, the servers and the balancer.
@@ -198,8 +213,8 @@ measure() {
     for peer in "${peers[@]}"; do with "$peer" measure_most; done
   done
   # Half of what the slowest can: all are far from their limit, as a balancer in service is.
-  request_rate=$(round "$(calc "$(slowest requests) / 2")" 0)
-  connection_rate=$(round "$(calc "$(slowest connections) / 2")" 0)
+  request_rate=$(round "$(calc "$(slowest request.most.rate) / 2")" 0)
+  connection_rate=$(round "$(calc "$(slowest connection.most.rate) / 2")" 0)
   for ((round = 1; round <= rounds; round++)); do
     step "round $round of $rounds: $request_rate requests, then $connection_rate connections a second for all"
     for peer in "${peers[@]}"; do with "$peer" measure_equal; done
@@ -207,32 +222,39 @@ measure() {
 }
 
 report() {
-  local peer
-  for peer in "${peers[@]}"; do
-    row "peer=$peer" "requests/s=$(round "$(noted "$peer" requests)" 0)" "connections/s=$(round "$(noted "$peer" connections)" 0)" \
-      "at_requests/s=$request_rate" "p50_us=$(noted "$peer" request.p50)" "p99_us=$(noted "$peer" request.p99)" \
-      "cpu_all_us/request=$(round "$(noted "$peer" request.cpu)" 1)" \
-      "cpu_balancer_us/request=$(round "$(noted "$peer" request.balancer)" 1)" \
-      "cpu_process_us/request=$(round "$(noted "$peer" request.process)" 1)" \
-      "at_connections/s=$connection_rate" "p99_us_connection=$(noted "$peer" connection.p99)" \
-      "cpu_all_us/connection=$(round "$(noted "$peer" connection.cpu)" 1)" \
-      "cpu_balancer_us/connection=$(round "$(noted "$peer" connection.balancer)" 1)" \
-      "cpu_process_us/connection=$(round "$(noted "$peer" connection.process)" 1)"
+  local each peer rate
+  for each in request connection; do
+    for peer in "${peers[@]}"; do result "$peer" $each most "$(noted "$peer" $each.most.rate)"; done
+    rate=${each}_rate
+    for peer in "${peers[@]}"; do
+      result "$peer" $each equal "${!rate}" "p50_us=$(noted "$peer" $each.equal.p50)" "p99_us=$(noted "$peer" $each.equal.p99)"
+    done
   done
+}
+
+# result PEER EACH LOAD RATE COLUMN...
+result() {
+  local peer=$1 each=$2 load=$3 rate=$4 what
+  shift 4
+  local columns=("peer=$peer" "each=$each" "load=$load" "per_second=$(round "$rate" 0)")
+  for what in all balancer process; do
+    columns+=("cpu_${what}_us=$(round "$(noted "$peer" "$each.$load.$what")" 1)")
+  done
+  row "${columns[@]}" "$@"
 }
 
 judge() {
   local all=" ${peers[*]} "
   if [[ $all == *' sluice '* && $all == *' wire '* ]]; then
-    target 'connections/s, Sluice over the bare wire' "$(ratio sluice wire connections)" at-least 0.9
-    say "requests/s, Sluice over the bare wire: $(round "$(ratio sluice wire requests)" 3)"
+    target 'connections/s, Sluice over the bare wire' "$(ratio sluice wire connection.most.rate)" at-least 0.9
+    say "requests/s, Sluice over the bare wire: $(round "$(ratio sluice wire request.most.rate)" 3)"
   fi
   if [[ $all == *' sluice '* && $all == *' haproxy '* ]]; then
-    target 'CPU of the balancer a request, Sluice over HAProxy' "$(ratio sluice haproxy request.balancer)" at-most 0.7
-    target 'CPU of the balancer a connection, Sluice over HAProxy' "$(ratio sluice haproxy connection.balancer)" at-most 0.7
-    target 'p99 at equal load, Sluice over HAProxy' "$(ratio sluice haproxy request.p99)" at-most 1
-    say "CPU of the whole machine, Sluice over HAProxy: a request $(round "$(ratio sluice haproxy request.cpu)" 3)," \
-      "a connection $(round "$(ratio sluice haproxy connection.cpu)" 3)"
+    target 'CPU of the balancer a request, as fast as it goes, Sluice over HAProxy' "$(ratio sluice haproxy request.most.balancer)" at-most 0.7
+    target 'CPU of the balancer a request, at the equal rate, Sluice over HAProxy' "$(ratio sluice haproxy request.equal.balancer)" at-most 0.7
+    target 'p99 at the equal rate, Sluice over HAProxy' "$(ratio sluice haproxy request.equal.p99)" at-most 1
+    say "CPU of the balancer a connection, Sluice over HAProxy: as fast as it goes" \
+      "$(round "$(ratio sluice haproxy connection.most.balancer)" 3), at the equal rate $(round "$(ratio sluice haproxy connection.equal.balancer)" 3)"
   fi
 }
 

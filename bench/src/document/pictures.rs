@@ -100,7 +100,8 @@ fn latency(all: &All) -> Option<Chart<'static>> {
     let rows = all.values().filter(|results| !is_own(results)).flat_map(|results| {
         let named = move |row: &Row| {
             let who = row.text("peer").or(row.text("what")).or(row.text("mode")).unwrap_or_default();
-            format!("{}: {who}", results.name)
+            let each = row.text("each").map(|each| format!(", a {each}")).unwrap_or_default();
+            format!("{}: {who}{each}", results.name)
         };
         results.rows.iter().filter(|row| row.percentiles().len() > 1).map(move |row| (named(row), row))
     });
