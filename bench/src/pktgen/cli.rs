@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use dataplane::worker::Idle;
 
 use crate::error::PktgenError;
+use crate::stop::Bounds;
 use crate::{connect, reflect, search, send, serve, sink, wire};
 
 /// Sends, receives and measures packets by AF_XDP, on both sides of a director.
@@ -54,6 +55,21 @@ impl From<IdleArg> for Idle {
             IdleArg::Sleep => Self::Sleep,
         }
     }
+}
+
+/// How a command with one working loop runs.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Run {
+    /// What to do while no frames come, as the director's `idle`; waking up from sleep is part of any latency
+    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
+    pub(crate) idle: IdleArg,
+    #[command(flatten)]
+    pub(crate) bounds: Bounds,
+    #[command(flatten)]
+    pub(crate) hardware: Hardware,
+    /// How to print the result
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
 }
 
 /// Where the work is done.

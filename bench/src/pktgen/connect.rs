@@ -12,14 +12,14 @@ use dataplane::worker::Idle;
 use serde::Serialize;
 use sluice_bench::machine::{Machine, Quiet};
 
-use crate::cli::{Format, Hardware, IdleArg};
+use crate::cli::{Format, Run};
 use crate::error::PktgenError;
 use crate::link::{self, Place, PortRange, Receive};
 use crate::measure::{LatencyLog, LatencyResult};
 use crate::next_hop::{self, NextHop};
 use crate::progress::{Progress, Show};
 use crate::report::{self, LinkReport};
-use crate::stop::{Bounds, Stop};
+use crate::stop::Stop;
 use crate::stream::{BadStream, Endpoints, Link, Rate};
 use crate::tcp::{Client, ClientCounts, Plan};
 
@@ -57,19 +57,11 @@ pub(crate) struct ConnectArgs {
     /// Write latency of whole connections, second by second, as an HdrHistogram log
     #[arg(long, value_name = "FILE")]
     latency_log: Option<PathBuf>,
-    /// What to do while nothing comes; waking up from sleep is part of the latency
-    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
-    idle: IdleArg,
     /// Print a line a second to standard error
     #[arg(long, value_enum, default_value_t = Show::Auto)]
     progress: Show,
     #[command(flatten)]
-    bounds: Bounds,
-    #[command(flatten)]
-    hardware: Hardware,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    run: Run,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,8 +101,8 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), PktgenError> {
     let ports = from.ports().unwrap_or(SOURCE_PORTS);
     let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(ports))?;
     let mac = opened.macs.first().copied().ok_or_else(|| PktgenError::NoInterface { place: args.at.to_string() })?;
-    args.hardware.pin()?;
-    let stop = Stop::after(args.bounds.duration)?;
+    args.run.hardware.pin()?;
+    let stop = Stop::after(args.run.bounds.duration)?;
     let quiet = Quiet::watch();
     let began = clock::since_boot();
     let mut client = Client::new(plan(args, from, hop, mac), began)?;
@@ -134,7 +126,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), PktgenError> {
         machine: Machine::here(),
         warnings: quiet.disturbance(seconds).into_iter().collect(),
     };
-    print(&result, args.format)
+    print(&result, args.run.format)
 }
 
 fn plan(args: &ConnectArgs, from: Endpoints, hop: NextHop, mac: MacAddr) -> Plan {
@@ -145,7 +137,7 @@ fn plan(args: &ConnectArgs, from: Endpoints, hop: NextHop, mac: MacAddr) -> Plan
         link: Link { from: mac, to: hop.mac },
         rate: args.rate,
         most: args.concurrency as usize,
-        count: args.bounds.count.unwrap_or(u64::MAX),
+        count: args.run.bounds.count.unwrap_or(u64::MAX),
         request: request.unwrap_or_default().into_bytes(),
         timeout: args.timeout,
     }
@@ -160,7 +152,7 @@ fn drive(
     log: &mut LatencyLog,
 ) -> Result<(), PktgenError> {
     let mut progress = Progress::new(args.progress, clock::since_boot());
-    let idle: Idle = args.idle.into();
+    let idle: Idle = args.run.idle.into();
     while !client.is_done() {
         let now = clock::since_boot();
         if stop.is_reached(now) {

@@ -27,6 +27,7 @@ mod tcp;
 #[cfg(test)]
 mod through_sluice;
 mod trial;
+mod turns;
 mod wire;
 
 use std::io::{self, Write};

@@ -7,15 +7,15 @@ use dataplane::clock;
 use dataplane::ident::PortIndex;
 use dataplane::port::{Burst, Ports};
 use dataplane::wire::{IpVersion, ipv4, ipv6, number, parse};
-use dataplane::worker::Patience;
 use serde::Serialize;
 use sluice_bench::machine::Machine;
 
-use crate::cli::{Format, Hardware, IdleArg};
+use crate::cli::{Format, Run};
 use crate::error::PktgenError;
 use crate::link::{self, Place, PortRange, Receive};
 use crate::report::{self, LinkReport, Rate};
-use crate::stop::{Bounds, Stop};
+use crate::stop::Stop;
+use crate::turns;
 
 /// Send datagrams back to where they came from
 ///
@@ -28,16 +28,8 @@ pub(crate) struct ReflectArgs {
     /// Take only what comes to these ports; the kernel keeps the rest
     #[arg(long, default_value = "0-65535", value_name = "PORT[-PORT]")]
     ports: PortRange,
-    /// What to do while nothing comes, as the director's `idle`
-    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
-    idle: IdleArg,
     #[command(flatten)]
-    bounds: Bounds,
-    #[command(flatten)]
-    hardware: Hardware,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    run: Run,
 }
 
 /// What became of frames.
@@ -69,20 +61,12 @@ const PORT: PortIndex = PortIndex(0);
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &ReflectArgs) -> Result<(), PktgenError> {
     let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports))?;
-    args.hardware.pin()?;
-    let stop = Stop::after(args.bounds.duration)?;
+    args.run.hardware.pin()?;
+    let stop = Stop::after(args.run.bounds.duration)?;
     report::ready("reflect")?;
     let began = clock::since_boot();
     let mut frames = Reflected::default();
-    let mut patience = Patience::of(args.idle.into());
-    let most = args.bounds.count.unwrap_or(u64::MAX);
-    while frames.received < most && !stop.is_reached(clock::since_boot()) {
-        let taken = turn(&mut opened.ports, &mut frames);
-        if patience.is_over(taken) {
-            opened.ports.wait(Patience::NAP);
-        }
-    }
-    opened.ports.flush();
+    turns::take(&mut opened.ports, &args.run, &stop, |ports| turn(ports, &mut frames));
     let seconds = clock::since_boot().saturating_sub(began).as_secs_f64();
     let result = ReflectReport {
         command: "reflect",
@@ -93,7 +77,7 @@ pub(crate) fn run(args: &ReflectArgs) -> Result<(), PktgenError> {
         link: LinkReport::of(&opened.counters)?,
         machine: Machine::here(),
     };
-    if let Format::Json = args.format {
+    if let Format::Json = args.run.format {
         return report::json(&result);
     }
     let mut out = io::stdout().lock();

@@ -5,17 +5,16 @@ use std::io::{self, Write};
 use clap::Args;
 use dataplane::clock;
 use dataplane::ident::PortIndex;
-use dataplane::port::Ports;
-use dataplane::worker::Patience;
 use serde::Serialize;
 use sluice_bench::machine::Machine;
 
-use crate::cli::{Format, Hardware, IdleArg};
+use crate::cli::{Format, Run};
 use crate::error::PktgenError;
 use crate::link::{self, Place, PortRange, Receive};
 use crate::report::{self, LinkReport};
-use crate::stop::{Bounds, Stop};
+use crate::stop::Stop;
 use crate::tcp::{Served, Server};
+use crate::turns;
 
 /// Answer TCP connections without keeping state
 ///
@@ -31,16 +30,8 @@ pub(crate) struct ServeArgs {
     /// Bytes of an answer
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1400))]
     answer: u16,
-    /// What to do while nothing comes, as the director's `idle`
-    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
-    idle: IdleArg,
     #[command(flatten)]
-    bounds: Bounds,
-    #[command(flatten)]
-    hardware: Hardware,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    run: Run,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,24 +50,17 @@ const PORT: PortIndex = PortIndex(0);
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), PktgenError> {
     let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports))?;
-    args.hardware.pin()?;
-    let stop = Stop::after(args.bounds.duration)?;
+    args.run.hardware.pin()?;
+    let stop = Stop::after(args.run.bounds.duration)?;
     let mut server = Server::new(args.answer.into());
     report::ready("serve")?;
     let began = clock::since_boot();
-    let mut patience = Patience::of(args.idle.into());
-    let most = args.bounds.count.unwrap_or(u64::MAX);
-    while server.served().received < most && !stop.is_reached(clock::since_boot()) {
-        let taken = server.turn(&mut opened.ports, PORT);
-        if patience.is_over(taken) {
-            opened.ports.wait(Patience::NAP);
-        }
-    }
+    turns::take(&mut opened.ports, &args.run, &stop, |ports| server.turn(ports, PORT));
     let seconds = clock::since_boot().saturating_sub(began).as_secs_f64();
     let served = server.served();
     let link = LinkReport::of(&opened.counters)?;
     let cpu_seconds = report::cpu_seconds();
-    if let Format::Json = args.format {
+    if let Format::Json = args.run.format {
         let machine = Machine::here();
         return report::json(&ServeReport { command: "serve", seconds, cpu_seconds, served, link, machine });
     }

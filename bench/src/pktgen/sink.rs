@@ -12,13 +12,13 @@ use dataplane::worker::Patience;
 use serde::Serialize;
 use sluice_bench::machine::Machine;
 
-use crate::cli::{Format, Hardware, IdleArg};
+use crate::cli::{Format, Run};
 use crate::error::PktgenError;
 use crate::link::{self, Place, PortRange, Receive};
 use crate::measure::{Collector, LatencyLog, Received, Runs};
 use crate::progress::{Progress, Show};
 use crate::report::{self, LinkReport};
-use crate::stop::{Bounds, Stop};
+use crate::stop::Stop;
 
 /// Receive, count what is lost or out of order, measure latency
 ///
@@ -34,9 +34,6 @@ pub(crate) struct SinkArgs {
     /// End when nothing came for so long after the first packet
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     until_idle: Option<Duration>,
-    /// What to do while nothing comes, as the director's `idle`; waking up from sleep is part of the latency
-    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
-    idle: IdleArg,
     /// Write latency, second by second, as an HdrHistogram log
     #[arg(long, value_name = "FILE")]
     latency_log: Option<PathBuf>,
@@ -44,12 +41,7 @@ pub(crate) struct SinkArgs {
     #[arg(long, value_enum, default_value_t = Show::Auto)]
     progress: Show,
     #[command(flatten)]
-    bounds: Bounds,
-    #[command(flatten)]
-    hardware: Hardware,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    run: Run,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,8 +68,8 @@ struct Span {
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &SinkArgs) -> Result<(), PktgenError> {
     let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports))?;
-    args.hardware.pin()?;
-    let stop = Stop::after(args.bounds.duration)?;
+    args.run.hardware.pin()?;
+    let stop = Stop::after(args.run.bounds.duration)?;
     let mut collector = Collector::new(Runs::All)?;
     let mut log = LatencyLog::new(clock::since_boot());
     report::ready("sink")?;
@@ -97,7 +89,7 @@ pub(crate) fn run(args: &SinkArgs) -> Result<(), PktgenError> {
     if let Some(path) = &args.latency_log {
         log.write(path).map_err(|source| PktgenError::Log { file: path.clone(), source })?;
     }
-    if let Format::Json = args.format {
+    if let Format::Json = args.run.format {
         return report::json(&result);
     }
     let mut out = io::stdout().lock();
@@ -114,9 +106,9 @@ fn collect(
     log: &mut LatencyLog,
     stop: &Stop,
 ) -> Result<Option<Span>, PktgenError> {
-    let mut patience = Patience::of(args.idle.into());
+    let mut patience = Patience::of(args.run.idle.into());
     let mut progress = Progress::new(args.progress, clock::since_boot());
-    let most = args.bounds.count.unwrap_or(u64::MAX);
+    let most = args.run.bounds.count.unwrap_or(u64::MAX);
     let until_idle = args.until_idle.unwrap_or(Duration::MAX);
     let mut span: Option<Span> = None;
     loop {

@@ -9,15 +9,15 @@ use dataplane::clock;
 use dataplane::ident::{MacAddr, PortIndex};
 use dataplane::port::{Burst, ChecksumMode, Ports};
 use dataplane::wire::{checksum, parse};
-use dataplane::worker::{Idle, Patience};
 use serde::Serialize;
 use sluice_bench::machine::Machine;
 
-use crate::cli::{Format, Hardware, IdleArg};
+use crate::cli::{Format, Run};
 use crate::error::PktgenError;
 use crate::link::{self, Place, Receive};
 use crate::report::{self, LinkReport, Rate};
-use crate::stop::{Bounds, Stop};
+use crate::stop::Stop;
+use crate::turns;
 
 /// Forward every frame between two interfaces, and do nothing else
 ///
@@ -41,16 +41,8 @@ pub(crate) struct WireArgs {
     /// full: complete transport checksums that a sender left to its device, as over veth
     #[arg(long, value_enum, default_value_t = Checksum::Offload)]
     checksum: Checksum,
-    /// What to do while no frames come, as the director's `idle`
-    #[arg(long, value_enum, default_value_t = IdleArg::Adaptive)]
-    idle: IdleArg,
     #[command(flatten)]
-    bounds: Bounds,
-    #[command(flatten)]
-    hardware: Hardware,
-    /// How to print the result
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    run: Run,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -106,12 +98,12 @@ pub(crate) fn run(args: &WireArgs) -> Result<(), PktgenError> {
     let receive = if args.first_mac.is_some() { Receive::Ports(link::PortRange::ALL) } else { Receive::Everything };
     let mut opened = link::open(&[args.first.clone(), args.second.clone()], receive)?;
     let treatment = Treatment { addresses: addresses(args, &opened.macs), checksums: args.checksum.into() };
-    args.hardware.pin()?;
-    let stop = Stop::after(args.bounds.duration)?;
+    args.run.hardware.pin()?;
+    let stop = Stop::after(args.run.bounds.duration)?;
     report::ready("wire")?;
     let began = clock::since_boot();
     let mut totals = [Direction::default(); 2];
-    forward(&mut opened.ports, treatment, args.idle.into(), &stop, args.bounds.count, &mut totals);
+    turns::take(&mut opened.ports, &args.run, &stop, |ports| turn(ports, treatment, &mut totals));
     let seconds = clock::since_boot().saturating_sub(began).as_secs_f64();
     let [first_to_second, second_to_first] = totals;
     let sent = |of: fn(&Direction) -> u64| totals.iter().map(of).sum();
@@ -125,37 +117,12 @@ pub(crate) fn run(args: &WireArgs) -> Result<(), PktgenError> {
         link: LinkReport::of(&opened.counters)?,
         machine: Machine::here(),
     };
-    print(&result, args.format)
+    print(&result, args.run.format)
 }
 
 fn addresses(args: &WireArgs, own: &[MacAddr]) -> Option<[Addresses; 2]> {
     let end = |to: Option<MacAddr>, port: usize| Some(Addresses { to: to?, from: *own.get(port)? });
     Some([end(args.first_mac, 0)?, end(args.second_mac, 1)?])
-}
-
-/// Turn after turn, as the director's worker has them.
-fn forward(
-    ports: &mut impl Ports,
-    treatment: Treatment,
-    idle: Idle,
-    stop: &Stop,
-    count: Option<u64>,
-    totals: &mut [Direction; 2],
-) {
-    let mut patience = Patience::of(idle);
-    let mut left = count.unwrap_or(u64::MAX);
-    loop {
-        let now = clock::since_boot();
-        if stop.is_reached(now) || left == 0 {
-            break;
-        }
-        let taken = turn(ports, treatment, totals);
-        left = left.saturating_sub(taken as u64);
-        if patience.is_over(taken) {
-            ports.wait(Patience::NAP);
-        }
-    }
-    ports.flush();
 }
 
 /// A burst from each end to the other; the number of frames.
@@ -236,8 +203,6 @@ impl From<Checksum> for ChecksumMode {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use dataplane::port::MemoryPorts;
 
     use super::*;
@@ -292,18 +257,5 @@ mod tests {
         assert_eq!(ports.sent(PortIndex(0)), None);
         assert_eq!(totals[1].bad_checksum, 1);
         assert_eq!(ports.available(), 16);
-    }
-
-    #[test]
-    fn a_wire_ends_after_its_count_or_its_time() {
-        let stop = Stop::after(Duration::from_millis(20)).unwrap();
-        let mut totals = [Direction::default(); 2];
-        let mut ports = MemoryPorts::new(2, 256);
-        assert!((0..200).all(|_| ports.inject(PortIndex(0), &[7; 60])));
-        forward(&mut ports, AS_IT_IS, Idle::Busy, &stop, Some(100), &mut totals);
-        assert_eq!(totals[0].sent, 128, "whole bursts");
-        forward(&mut ports, AS_IT_IS, Idle::Busy, &stop, None, &mut totals);
-        assert_eq!(totals[0].sent, 200);
-        assert!(stop.is_reached(clock::since_boot()));
     }
 }
