@@ -211,6 +211,10 @@ impl<'a, F: Path> Opening<'a, F> {
             return Some(frame);
         }
         let Some(destination) = pick(context, service, key) else { return Some(frame) };
+        let beginnings = self.beginnings.get_or_insert_with(|| Beginnings::new(context));
+        // Before the next one is scheduled, and before anybody else can see the flow, move it or end it. At once, because
+        // the next one's server waits for this count, and the count for all stores before it.
+        destination.counts.begin(beginnings.of(plain, destination).activity);
         let hop = context.snapshot.hops.plain_destination(destination.slot);
         let back = hop.and_then(|_| back(context, destination, item, key));
         let (mut reverse, mut aim, mut from) = (F::Words::default(), item.probe, None);
@@ -220,9 +224,6 @@ impl<'a, F: Path> Opening<'a, F> {
             aim = F::table(context.shared).aim(&key);
             from = candidate;
         }
-        let beginnings = self.beginnings.get_or_insert_with(|| Beginnings::new(context));
-        // Before the next one is scheduled, and before anybody else can see the flow, move it or end it.
-        destination.counts.begin(beginnings.of(plain, destination).activity);
         if let Some(from) = &from {
             from.local.pair.begin();
         }
