@@ -135,10 +135,10 @@ impl Scene {
     fn locals(&self, builder: &mut ServicesBuilder, server: Endpoint) -> ServerLocals {
         let ports = LocalPorts::default();
         let one = |n| {
-            let (address, pair) = (local(self.family, n), Arc::new(LocalPair::new(self.workers)));
+            let (address, pair) = (local(self.family, n), LocalPair::new(self.workers));
             builder.local(address, ports);
             let key = PairKey { protocol: Some(self.protocol), server, local: address };
-            builder.pair(key, Arc::clone(&pair));
+            builder.pair(key, pair.clone());
             Local { address, pair }
         };
         let list = (0..=self.capacity / FLOWS_PER_LOCAL).map(one).collect();

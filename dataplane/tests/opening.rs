@@ -14,7 +14,9 @@ use dataplane::flow::{Find, FlowKey, flag};
 use dataplane::ident::{NetPort, PortIndex, Protocol, WorkerIndex};
 use dataplane::rules::{Action, Gates, Rule, Rules, Selector};
 use dataplane::sched::SchedulerKind;
-use dataplane::service::{ClientAddress, LocalPorts, Mark, Method, ProxyVersion, ServiceSettings, TcpTimestamps, Toa};
+use dataplane::service::{
+    ClientAddress, LocalPair, LocalPorts, Mark, Method, ProxyVersion, ServiceSettings, TcpTimestamps, Toa,
+};
 use dataplane::syn_proxy::SynProxy;
 
 const FAMILIES: [(&str, &str); 2] = [("198.51.100.7", "192.0.2.80"), ("2001:db8:c::7", "2001:db8::80")];
@@ -224,7 +226,7 @@ fn a_port_that_is_taken_is_counted_and_another_one_found() {
             assert_eq!((director.turn(0), director.sent().len()), (10, 10));
         }
         ways.compare();
-        let conflicts: u64 = ways.setups[0].pairs.lock().unwrap().values().map(|pair| pair.conflicts()).sum();
+        let conflicts: u64 = ways.setups[0].pairs.lock().unwrap().values().map(LocalPair::conflicts).sum();
         assert_eq!((conflicts, ways.setups[0].ports_in_use()), (10, 20));
     }
 }

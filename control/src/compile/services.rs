@@ -101,7 +101,7 @@ impl<'a, 't> ServicePlanner<'a, 't> {
         }
         for (key, pair) in self.slots.pairs() {
             builder.local(key.local, config.dataplane.local_ports);
-            builder.pair(*key, Arc::clone(pair));
+            builder.pair(*key, pair.clone());
         }
         Ok(Planned { services: builder.build(), leaving })
     }

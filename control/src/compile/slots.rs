@@ -30,7 +30,7 @@ pub struct SlotDirectory {
 /// What is kept of a local address and a real server.
 #[derive(Debug)]
 struct PairEntry {
-    pair: Arc<LocalPair>,
+    pair: LocalPair,
     standing: Standing,
 }
 
@@ -121,11 +121,11 @@ impl SlotDirectory {
     }
 
     /// What is counted of a local address and a real server; new counts where there are none yet.
-    pub fn pair(&mut self, key: PairKey) -> Arc<LocalPair> {
-        let new = || PairEntry { pair: Arc::new(LocalPair::new(self.workers)), standing: Standing::Configured };
+    pub fn pair(&mut self, key: PairKey) -> LocalPair {
+        let new = || PairEntry { pair: LocalPair::new(self.workers), standing: Standing::Configured };
         let entry = self.pairs.entry(key).or_insert_with(new);
         entry.standing = Standing::Configured;
-        Arc::clone(&entry.pair)
+        entry.pair.clone()
     }
 
     /// Lets go of every pair that is not in `wanted`, as [`SlotDirectory::retire`] does of servers.
@@ -141,7 +141,7 @@ impl SlotDirectory {
     }
 
     /// All pairs, removed ones with flows included.
-    pub fn pairs(&self) -> impl Iterator<Item = (&PairKey, &Arc<LocalPair>)> {
+    pub fn pairs(&self) -> impl Iterator<Item = (&PairKey, &LocalPair)> {
         self.pairs.iter().map(|(key, entry)| (key, &entry.pair))
     }
 

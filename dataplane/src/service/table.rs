@@ -43,7 +43,7 @@ pub struct Services {
     /// Whether any service may have flows with an extension record.
     has_extended: bool,
     locals: HashMap<IpAddr, LocalPorts, foldhash::quality::RandomState>,
-    pairs: HashMap<PairKey, Arc<LocalPair>, foldhash::quality::RandomState>,
+    pairs: HashMap<PairKey, LocalPair, foldhash::quality::RandomState>,
 }
 
 impl Services {
@@ -102,7 +102,7 @@ impl Services {
 
     /// What is counted of a pair of a local address and a real server: also of one that was removed.
     pub fn pair(&self, key: &PairKey) -> Option<&LocalPair> {
-        self.pairs.get(key).map(|pair| &**pair)
+        self.pairs.get(key)
     }
 
     /// Whether any service has servers of the other family, to which packets are translated.
@@ -119,7 +119,7 @@ impl Services {
 
     /// All pairs, in no order.
     pub fn pairs(&self) -> impl Iterator<Item = (&PairKey, &LocalPair)> {
-        self.pairs.iter().map(|(key, pair)| (key, &**pair))
+        self.pairs.iter()
     }
 
     /// The local addresses with their ports, in no order.
@@ -273,7 +273,7 @@ impl ServicesBuilder {
     }
 
     /// Makes known what is counted of a pair, which flows may refer to.
-    pub fn pair(&mut self, key: PairKey, pair: Arc<LocalPair>) {
+    pub fn pair(&mut self, key: PairKey, pair: LocalPair) {
         self.services.pairs.insert(key, pair);
     }
 

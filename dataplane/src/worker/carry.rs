@@ -244,7 +244,7 @@ pub(super) fn end_as<F: Path, P: Ports>(
     if let Some(counts) = context.snapshot.services.counts(DestinationSlot(entry.destination())) {
         counts.end(path::activity(entry));
     }
-    fullnat::release(&context.snapshot.services, entry);
+    fullnat::release(context, entry);
     context.counters.event(event).add(1);
 }
 

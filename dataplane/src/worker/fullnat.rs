@@ -57,7 +57,7 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
         };
         let inserted = insert_from(context, hands, (local, locals.ports, replies), back, new);
         if let Insert::Created(_) = inserted {
-            local.pair.begin();
+            local.pair.begin(context.worker);
         }
         if let Some(opened) = admit::outcome(context, inserted, destination)? {
             return Ok(Some(opened));
@@ -95,7 +95,7 @@ pub(super) fn next<'s>(
 ) -> Option<Candidate<'s>> {
     let locals = destination.locals.as_ref()?;
     let local = locals.next(context.worker)?;
-    if local.pair.in_use() + BURST as u32 >= locals.ports.count() {
+    if !local.pair.has_room(context.worker, locals.ports, BURST as u32) {
         return None;
     }
     locals.pass_turn(context.worker);
@@ -124,7 +124,7 @@ pub(super) fn insert_from<F: Path, P: Ports>(
     while let Some(port) = walk.next() {
         let numbered = introduce::numbered(context, hands, new, FlowKey { destination_port: port, ..back });
         match F::table(context.shared).insert(F::part(hands), &numbered) {
-            Insert::ReverseTaken => local.pair.conflict(),
+            Insert::ReverseTaken => local.pair.conflict(context.worker),
             inserted => {
                 if matches!(inserted, Insert::Created(_)) && !walk.is_ours(port) {
                     context.counters.event(Event::ReplyElsewhere).add(1);
@@ -283,18 +283,18 @@ pub(super) fn speaker<F: Path>(entry: &FlowEntry<F>, there: &FlowKey<F::Addr>) -
     F::ip(local.unwrap_or(there.destination))
 }
 
-/// Counts the local port of a flow that ended as free.
+/// Counts the local port of a flow that this worker ended as free.
 #[inline]
-pub(super) fn release<F: Path>(services: &Services, entry: &FlowEntry<F>) {
-    if let Some(pair) = pair(services, entry) {
-        pair.end();
+pub(super) fn release<F: Path>(context: Context<'_>, entry: &FlowEntry<F>) {
+    if let Some(pair) = pair(&context.snapshot.services, entry) {
+        pair.end(context.worker);
     }
 }
 
-/// Counts the local port of a flow that was found at start, or of data of FTP.
-pub(super) fn count<F: Path>(services: &Services, entry: &FlowEntry<F>) {
+/// Counts the local port of a flow as a worker's that was found at start, or of data of FTP.
+pub(super) fn count<F: Path>(services: &Services, entry: &FlowEntry<F>, worker: WorkerIndex) {
     if let Some(pair) = pair(services, entry) {
-        pair.begin();
+        pair.begin(worker);
     }
 }
 

@@ -123,6 +123,8 @@ impl Shared {
     /// Counts every live flow into its destination's active and inactive connections: once, before workers start,
     /// when the tables were reopened.
     pub fn recount(&self) {
+        /// In the name of this worker, which does not run yet.
+        const FIRST: WorkerIndex = WorkerIndex(0);
         let snapshot = self.snapshot.load();
         let services = &snapshot.services;
         let count = |slot: u32, state: Activity| {
@@ -133,13 +135,13 @@ impl Shared {
         self.flows4.for_each(|entry| {
             if entry.rule().is_none() {
                 count(entry.destination(), path::activity(entry));
-                fullnat::count(services, entry);
+                fullnat::count(services, entry, FIRST);
             }
         });
         self.flows6.for_each(|entry| {
             if entry.rule().is_none() {
                 count(entry.destination(), path::activity(entry));
-                fullnat::count(services, entry);
+                fullnat::count(services, entry, FIRST);
             }
             if entry.state().flags() & flag::MIXED != 0 {
                 self.mixed.store(true, Ordering::Relaxed);
@@ -351,7 +353,7 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) 
             return;
         }
         farewell::note(context, entry, why, &mut farewells);
-        fullnat::release(&context.snapshot.services, entry);
+        fullnat::release(context, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
     shared.flows6.sweep(&mut hands.flows6, context.now, budget(since, shared.flows6.used()), |entry, why| {
@@ -359,7 +361,7 @@ fn sweep<P: Ports>(context: Context<'_>, hands: &mut Hands<P>, since: Duration) 
             return;
         }
         farewell::note(context, entry, why, &mut farewells);
-        fullnat::release(&context.snapshot.services, entry);
+        fullnat::release(context, entry);
         ended(entry.destination(), path::activity(entry), why);
     });
     if !farewells.is_empty() {

@@ -225,7 +225,7 @@ impl<'a, F: Path> Opening<'a, F> {
             from = candidate;
         }
         if let Some(from) = &from {
-            from.local.pair.begin();
+            from.local.pair.begin(context.worker);
         }
         let at = at as u8;
         self.scheduled.push(Scheduled { frame, at, service, destination, hop, reverse, aim, from, agreement: None });
@@ -323,7 +323,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
         }
         self.destination.counts.end(beginning.activity);
         if let Some(from) = &self.from {
-            from.local.pair.end();
+            from.local.pair.end(context.worker);
         }
         self.admit(context, hands, (item, plain), known.port);
     }
@@ -391,7 +391,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
                 Some(flow)
             }
             (Insert::ReverseTaken, Some(from)) => {
-                from.local.pair.conflict();
+                from.local.pair.conflict(context.worker);
                 None
             }
             _ => None,

@@ -80,7 +80,7 @@ pub struct Setup {
     /// Local addresses of FULLNAT, of both families, with their ports.
     pub locals: Vec<&'static str>,
     pub local_ports: LocalPorts,
-    pub pairs: Mutex<BTreeMap<PairKey, Arc<LocalPair>>>,
+    pub pairs: Mutex<BTreeMap<PairKey, LocalPair>>,
     pub capacity: u32,
     /// How every port spreads what it receives.
     pub rss: Option<Arc<Rss>>,
@@ -196,8 +196,8 @@ impl Setup {
         let local = |address| {
             let key = PairKey { protocol: Some(protocol), server, local: address };
             let mut pairs = self.pairs.lock().unwrap();
-            let pair = Arc::clone(pairs.entry(key).or_insert_with(|| Arc::new(LocalPair::new(4))));
-            services.pair(key, Arc::clone(&pair));
+            let pair = pairs.entry(key).or_insert_with(|| LocalPair::new(4)).clone();
+            services.pair(key, pair.clone());
             services.local(address, self.local_ports);
             Local { address, pair }
         };
@@ -207,7 +207,7 @@ impl Setup {
 
     /// Connections that are counted of all pairs.
     pub fn ports_in_use(&self) -> u32 {
-        self.pairs.lock().unwrap().values().map(|pair| pair.in_use()).sum()
+        self.pairs.lock().unwrap().values().map(LocalPair::in_use).sum()
     }
 
     fn is_local(address: &str) -> bool {

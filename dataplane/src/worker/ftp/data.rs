@@ -83,7 +83,7 @@ fn open<F: Path, P: Ports>(
         if let Some(traffic) = destination.counts.traffic().get(context.worker.0 as usize) {
             traffic.connections.add(1);
         }
-        fullnat::count(&context.snapshot.services, table.entry(flow));
+        fullnat::count(&context.snapshot.services, table.entry(flow), context.worker);
         return Ok(flow);
     }
     destination.counts.end(activity);
