@@ -42,15 +42,16 @@ const TOGETHER: usize = 16;
 
 /// New flows of a burst that have a server and are not in the table yet.
 pub(super) struct Opening<'a, F: Path> {
+    /// Their packets.
+    frames: ArrayVec<Frame, TOGETHER>,
     scheduled: ArrayVec<Scheduled<'a, F>, TOGETHER>,
     /// How the packet before was treated, by where it went.
     last: Option<(F::Words, Treatment<'a>)>,
     beginnings: Option<Beginnings>,
 }
 
-/// A packet with the server that its flow goes to.
+/// Where a packet's flow goes.
 struct Scheduled<'a, F: Path> {
-    frame: Frame,
     /// Where in the lot it stands.
     at: u8,
     service: &'a Service,
@@ -144,7 +145,7 @@ impl<'a, F: Path> Opening<'a, F> {
     /// For one burst.
     #[inline]
     pub(super) fn new() -> Self {
-        Self { scheduled: ArrayVec::new(), last: None, beginnings: None }
+        Self { frames: ArrayVec::new(), scheduled: ArrayVec::new(), last: None, beginnings: None }
     }
 
     /// Schedules a packet of no flow, or answers it by a cookie, or gives it back.
@@ -217,18 +218,18 @@ impl<'a, F: Path> Opening<'a, F> {
         destination.counts.begin(beginnings.of(plain, destination).activity);
         let hop = context.snapshot.hops.plain_destination(destination.slot);
         let back = hop.and_then(|_| back(context, destination, item, key));
-        let (mut reverse, mut aim, mut from) = (F::Words::default(), item.probe, None);
+        let (mut reverse, aim, mut from) = (F::Words::default(), item.probe, None);
         let hop = hop.filter(|_| back.is_some());
         if let Some(Back::Key(key, candidate)) = back {
             reverse = key;
-            aim = F::table(context.shared).aim(&key);
             from = candidate;
+            if let Some(from) = &from {
+                from.local.pair.begin(context.worker);
+            }
         }
-        if let Some(from) = &from {
-            from.local.pair.begin(context.worker);
-        }
-        let at = at as u8;
-        self.scheduled.push(Scheduled { frame, at, service, destination, hop, reverse, aim, from, agreement: None });
+        let (at, agreement) = (at as u8, None);
+        self.frames.push(frame);
+        self.scheduled.push(Scheduled { at, service, destination, hop, reverse, aim, from, agreement });
         None
     }
 
@@ -266,17 +267,8 @@ impl<'a, F: Path> Opening<'a, F> {
         let (reverse, aim) = (F::Words::default(), item.probe);
         let at = at as u8;
         let agreement = Some(agreement);
-        self.scheduled.push(Scheduled {
-            frame,
-            at,
-            service,
-            destination,
-            hop: None,
-            reverse,
-            aim,
-            from: None,
-            agreement,
-        });
+        self.frames.push(frame);
+        self.scheduled.push(Scheduled { at, service, destination, hop: None, reverse, aim, from: None, agreement });
         None
     }
 
@@ -290,9 +282,16 @@ impl<'a, F: Path> Opening<'a, F> {
         known: Known<'_, F>,
     ) {
         if let Some(beginnings) = self.beginnings.filter(|_| !self.scheduled.is_empty()) {
-            for scheduled in self.scheduled.drain(..) {
-                scheduled.open(context, hands, fast, known, &beginnings);
+            // In a row: each may wait until the page that its buckets are in is found, and scheduling's locked additions
+            // would make all that follows wait too.
+            for scheduled in self.scheduled.iter_mut().filter(|scheduled| F::is_key(&scheduled.reverse)) {
+                scheduled.aim = F::table(context.shared).aim(&scheduled.reverse);
             }
+            // There are as many of both.
+            for (frame, scheduled) in self.frames.drain(..).zip(&self.scheduled) {
+                scheduled.open(context, hands, fast, frame, known, &beginnings);
+            }
+            self.scheduled.clear();
         }
     }
 }
@@ -300,32 +299,33 @@ impl<'a, F: Path> Opening<'a, F> {
 impl<'a, F: Path> Scheduled<'a, F> {
     #[inline(never)]
     fn open<P: Ports>(
-        self,
+        &self,
         context: Context<'_>,
         hands: &mut Hands<P>,
         fast: &mut Fast<'_>,
+        frame: Frame,
         known: Known<'_, F>,
         beginnings: &Beginnings,
     ) {
         let Some((item, plain)) = known.items.get(usize::from(self.at)).and_then(|item| Some((item, item.plain?)))
         else {
             // It was scheduled as a plain one of this lot.
-            return hands.discard(context, self.frame, Drop::Truncated);
+            return hands.discard(context, frame, Drop::Truncated);
         };
         if let Some(agreement) = self.agreement {
-            return self.proxied(context, hands, (item, plain), known.port, agreement);
+            return self.proxied(context, hands, (frame, item, plain), known.port, agreement);
         }
         let beginning = beginnings.of(plain, self.destination);
-        if let Some(introduction) = self.introduce(context, hands, item, plain)
-            && let Some(flow) = self.insert(context, hands, (item, &introduction), known.port, beginning)
+        if let Some(introduction) = self.introduce(context, hands, (&frame, plain), item)
+            && let Some(flow) = self.insert(context, hands, (&frame, item, &introduction), known.port, beginning)
         {
-            return self.first(context, hands, fast, (item, plain, flow, &introduction), known.port);
+            return self.first(context, hands, fast, (frame, item, plain), (flow, &introduction), known.port);
         }
         self.destination.counts.end(beginning.activity);
         if let Some(from) = &self.from {
             from.local.pair.end(context.worker);
         }
-        self.admit(context, hands, (item, plain), known.port);
+        self.admit(context, hands, (frame, item, plain), known.port);
     }
 
     /// What the flow gets besides its keys. `None` where that needs more thought.
@@ -334,13 +334,13 @@ impl<'a, F: Path> Scheduled<'a, F> {
         &self,
         context: Context<'_>,
         hands: &Hands<P>,
+        (frame, plain): (&Frame, Plain),
         item: &Item<F>,
-        plain: Plain,
     ) -> Option<Introduction> {
         if self.from.is_none() {
             return Some(Introduction::default());
         }
-        let frame = hands.ports.bytes(&self.frame);
+        let frame = hands.ports.bytes(frame);
         let keys = (&F::unpack(&item.key)?, &self.reverse);
         let mut introduction = introduce::plain::<F, P>(context, hands, (frame, plain), keys, &self.service.settings)?;
         if self.plainly(plain, &introduction).is_some()
@@ -365,12 +365,12 @@ impl<'a, F: Path> Scheduled<'a, F> {
         &self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        (item, introduction): (&Item<F>, &Introduction),
+        (frame, item, introduction): (&Frame, &Item<F>, &Introduction),
         port: PortIndex,
         beginning: Beginning,
     ) -> Option<FlowRef> {
         self.hop?;
-        let learnt = Learnt::sender(hands.ports.bytes(&self.frame), port);
+        let learnt = Learnt::sender(hands.ports.bytes(frame), port);
         let new = PackedFlow::<F> {
             forward: item.key,
             reverse: self.reverse,
@@ -401,11 +401,12 @@ impl<'a, F: Path> Scheduled<'a, F> {
     /// Counts a flow that is in the table, and sends its first packet.
     #[inline]
     fn first<P: Ports>(
-        mut self,
+        &self,
         context: Context<'_>,
         hands: &mut Hands<P>,
         fast: &mut Fast<'_>,
-        (item, plain, flow, introduction): (&Item<F>, Plain, FlowRef, &Introduction),
+        (mut frame, item, plain): (Frame, &Item<F>, Plain),
+        (flow, introduction): (FlowRef, &Introduction),
         port: PortIndex,
     ) {
         let (destination, length) = (self.destination, plain.ip_length());
@@ -415,7 +416,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
         }
         if let Some(hop) = self.plainly(plain, introduction) {
             destination.counts.carried(context.worker, Direction::Forward, length);
-            let bytes = hands.ports.bytes_mut(&mut self.frame);
+            let bytes = hands.ports.bytes_mut(&mut frame);
             if F::is_key(&self.reverse) {
                 let to = F::turned(&self.reverse);
                 let moved = introduction.extension.as_ref().map(|moved| renumber::<F>(bytes, plain, moved));
@@ -423,13 +424,13 @@ impl<'a, F: Path> Scheduled<'a, F> {
             } else {
                 F::route_plain(bytes, &hop.link);
             }
-            fast.send(context, hands, self.frame, hop.port);
+            fast.send(context, hands, frame, hop.port);
         } else {
             let Some(key) = F::unpack(&item.key) else {
-                return hands.discard(context, self.frame, Drop::Truncated);
+                return hands.discard(context, frame, Drop::Truncated);
             };
             let headers = plain.headers(key.source_port, key.destination_port);
-            let packet = Packet { frame: self.frame, headers: &headers, port };
+            let packet = Packet { frame, headers: &headers, port };
             carry::first(context, hands, Keyed::<F> { packet, key: &key }, flow, destination);
         }
     }
@@ -437,17 +438,17 @@ impl<'a, F: Path> Scheduled<'a, F> {
     /// Opens the flow of a client that brought its cookie back.
     #[inline(never)]
     fn proxied<P: Ports>(
-        self,
+        &self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        (item, plain): (&Item<F>, Plain),
+        (frame, item, plain): (Frame, &Item<F>, Plain),
         port: PortIndex,
         agreement: Agreement,
     ) {
         self.destination.counts.end(ASKED.activity());
-        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, self.frame, Drop::Truncated) };
+        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, frame, Drop::Truncated) };
         let headers = plain.headers(key.source_port, key.destination_port);
-        let packet = Packet { frame: self.frame, headers: &headers, port };
+        let packet = Packet { frame, headers: &headers, port };
         let keyed = Keyed::<F> { packet, key: &key };
         let by = (agreement, self.destination);
         if let Some(flowless) = syn_proxy::scheduled(context, hands, keyed, self.service, by) {
@@ -459,15 +460,15 @@ impl<'a, F: Path> Scheduled<'a, F> {
     #[cold]
     #[inline(never)]
     fn admit<P: Ports>(
-        self,
+        &self,
         context: Context<'_>,
         hands: &mut Hands<P>,
-        (item, plain): (&Item<F>, Plain),
+        (frame, item, plain): (Frame, &Item<F>, Plain),
         port: PortIndex,
     ) {
-        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, self.frame, Drop::Truncated) };
+        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, frame, Drop::Truncated) };
         let headers = plain.headers(key.source_port, key.destination_port);
-        let packet = Packet { frame: self.frame, headers: &headers, port };
+        let packet = Packet { frame, headers: &headers, port };
         let keyed = Keyed::<F> { packet, key: &key };
         if let Some(flowless) = admit::scheduled(context, hands, keyed, self.service, self.destination) {
             pass::admit(context, hands, flowless);
