@@ -21,7 +21,7 @@ use super::key::Family;
 pub(super) const KEY_WORDS: usize = 12;
 
 /// The hash of a key in one table: where it may stand, and its tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyHash(u64);
 
 impl KeyHash {
@@ -29,6 +29,12 @@ impl KeyHash {
     #[inline]
     pub(super) fn tag(self) -> u16 {
         ((self.0 >> 24) as u16 & 0xff00) | (self.0 as u16 & 0xff)
+    }
+
+    /// All of it.
+    #[inline]
+    pub(super) fn whole(self) -> u64 {
+        self.0
     }
 
     /// The two buckets of the key, out of `buckets` ones, at least two. They differ.

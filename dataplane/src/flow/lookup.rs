@@ -75,7 +75,12 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     /// Begins the lookup of a packed key: asks for both its bucket lines.
     #[inline]
     pub fn aim(&self, words: &F::Words) -> Probe {
-        let hash = self.hash_words(words);
+        self.aim_hashed(self.hash_words(words))
+    }
+
+    /// As [`Table::aim`], of a key's hash.
+    #[inline]
+    pub(crate) fn aim_hashed(&self, hash: KeyHash) -> Probe {
         let buckets = hash.buckets(self.buckets);
         for bucket in buckets {
             prefetch(self.store.buckets(), bucket);

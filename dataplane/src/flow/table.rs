@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use super::entry::{FlowEntry, FlowRef};
 use super::extension::Extension;
 use super::hash::{Hasher, KEY_WORDS, KeyHash};
-use super::key::{Family, FlowKey};
+use super::key::{Family, FlowKey, TRANSPORT_BYTES};
 use super::storage::{Geometry, Storage};
 use super::sync::Ordering;
 use crate::siphash::Hash;
@@ -37,8 +37,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         let hasher = Hasher::new(key);
         Self {
             store,
-            // The number of words goes first, as it always did: marks outlive the process, and must not change with it.
-            mark: Hash::new(hasher.derive(MARK)).and([F::WORDS as u64]),
+            mark: Hash::new(hasher.derive(MARK)),
             hasher,
             capacity: geometry.flows,
             buckets: geometry.buckets,
@@ -90,15 +89,21 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.hasher.derive(purpose)
     }
 
-    /// A value for a key that tells nobody anything of others (`SipHash` under a key that lasts as long as the table).
+    /// A value for a key that tells nobody anything of others, the same as long as the table lasts.
+    ///
+    /// It is `SipHash-2-4`, under a key of its own, of the key's ports and transport behind its hash in this table, which stands
+    /// for its addresses in one word. So no two keys whose ports differ have the same input, and of two whose addresses differ
+    /// the inputs are equal with a probability of some 2^-64 over the table's hash key: a universal hash in front of a
+    /// pseudorandom function is one itself.
     pub fn mark(&self, key: &FlowKey<F::Addr>) -> u64 {
-        self.mark_words(&F::pack(key))
+        let words = F::pack(key);
+        self.mark_hashed(&words, self.hash_words(&words))
     }
 
-    /// As [`Table::mark`], of a packed key.
+    /// As [`Table::mark`], of a packed key and its hash.
     #[inline]
-    pub fn mark_words(&self, words: &F::Words) -> u64 {
-        words.as_ref().iter().fold(self.mark, |hash, word| hash.and([*word])).end(0, 0)
+    pub(crate) fn mark_hashed(&self, words: &F::Words, hash: KeyHash) -> u64 {
+        self.mark.and([hash.whole()]).end(F::transport(words), TRANSPORT_BYTES)
     }
 
     /// The hash of a key in this table.
@@ -108,7 +113,7 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
     }
 
     #[inline]
-    pub(super) fn hash_words(&self, words: &F::Words) -> KeyHash {
+    pub(crate) fn hash_words(&self, words: &F::Words) -> KeyHash {
         self.hasher.hash::<F>(words)
     }
 
@@ -144,5 +149,42 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         // A reference of another table must not panic: it gets some entry.
         let entries = self.store.entries();
         &entries[(index as usize).min(entries.len() - 1)]
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use siphasher::sip::SipHasher24;
+
+    use super::super::{FlowTable, V4, V6};
+    use super::*;
+    use crate::ident::{NetPort, Protocol};
+
+    fn key<A>(source: A, destination: A, port: u16) -> FlowKey<A> {
+        let (source_port, destination_port) = (NetPort::new(80), NetPort::new(port));
+        FlowKey { source, destination, source_port, destination_port, protocol: Protocol::Tcp }
+    }
+
+    #[test]
+    fn a_mark_is_siphash_of_hash_ports_and_transport() {
+        let table = FlowTable::<V6>::anonymous(1, 1).unwrap();
+        let key = key("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap(), 5001);
+        let [k0, k1] = table.derive_key(MARK);
+        let mut input = table.hash(&key).whole().to_le_bytes().to_vec();
+        input.extend([0, 80, 5001u16.to_be_bytes()[0], 5001u16.to_be_bytes()[1], 6, 0]);
+        assert_eq!(table.mark(&key), SipHasher24::new_with_keys(k0, k1).hash(&input));
+    }
+
+    #[test]
+    fn marks_differ_by_port_address_and_table() {
+        let tables = [0; 2].map(|_| FlowTable::<V4>::anonymous(1, 1).unwrap());
+        let mut marks = std::collections::BTreeSet::new();
+        for (table, port, host) in (0..2).flat_map(|t| (1..50).flat_map(move |p| (1..5u8).map(move |h| (t, p, h)))) {
+            let key = key([10, 0, 0, host].into(), [10, 0, 1, 1].into(), port);
+            let mark = tables[table].mark(&key);
+            assert_eq!(mark, tables[table].mark(&key));
+            assert!(marks.insert(mark));
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! the same; where its slice is used up, a worker tries the others. Where it is known how the port spreads what it
 //! receives, a worker looks for ports first whose replies come to itself: these are slices of another kind.
 
+#![allow(clippy::inline_always, reason = "part of the way of every new flow: see opening")]
+
 use std::net::IpAddr;
 
 use super::admit::{self, Opened};
@@ -86,7 +88,7 @@ impl Candidate<'_> {
 
 /// The local address and port that [`insert`] would try next for a flow to `destination`, whose replies come from
 /// `replier`. `None` where so few are free that it may have to try more than one.
-#[inline]
+#[inline(always)]
 pub(super) fn next<'s>(
     context: Context<'s>,
     destination: &'s Destination,

@@ -86,13 +86,14 @@ fn begin_as<F: Path, P: Ports>(
     let frame = hands.ports.bytes(&keyed.packet.frame);
     if let Some(extension) = new.extension.as_mut().filter(|extension| extension.bits & PROXIED != 0) {
         if hides_client {
-            let stamp = timestamps::value(frame, keyed.packet.headers);
+            let stamp = segment(frame, keyed.packet.headers).and_then(timestamps::value);
             if behind_proxy(keyed.key, told, stamp, extension) {
                 new.flags |= flag::INFO_DUE;
             }
         }
         return;
     }
+    let Some(segment) = segment(frame, keyed.packet.headers) else { return };
     let Some(seen) = Seen::of(frame, keyed.packet.headers) else { return };
     let is_opening = seen.flags.contains(TcpFlags::SYN) && !seen.flags.contains(TcpFlags::ACK);
     let resets = settings.expire_reset == ExpireReset::On && destination.method.is_two_way();
@@ -103,7 +104,7 @@ fn begin_as<F: Path, P: Ports>(
     if resets {
         extension.bits |= bit::RESET;
     }
-    if hides_client && hide(keyed.key, (frame, keyed.packet.headers), settings.tcp_timestamps, told, &mut extension) {
+    if hides_client && hide(keyed.key, segment, settings.tcp_timestamps, told, &mut extension) {
         new.flags |= flag::INFO_DUE;
     }
     new.extension = Some(extension);
@@ -131,10 +132,10 @@ impl Introduction {
 /// more to it.
 #[inline(always)]
 pub(super) fn plain<F: Path, P: Ports>(
-    context: Context<'_>,
     hands: &Hands<P>,
-    (frame, plain): (&[u8], Plain),
-    (key, reverse): (&FlowKey<F::Addr>, &F::Words),
+    (segment, plain): (&[u8], Plain),
+    key: &FlowKey<F::Addr>,
+    mark: u64,
     settings: &ServiceSettings,
 ) -> Option<Introduction> {
     let told = settings.client_address;
@@ -142,11 +143,10 @@ pub(super) fn plain<F: Path, P: Ports>(
     if plain.transport() == Transport::Udp {
         return Some(Introduction { extension: None, flags: due(told.proxy == Some(ProxyVersion::V2)) });
     }
-    let headers = plain.headers(key.source_port, key.destination_port);
-    let seen = Seen::of(frame, &headers)?;
+    let seen = Seen::in_segment(segment, plain.tcp())?;
     let mut extension = begun(&seen);
-    let is_due = hide(key, (frame, &headers), settings.tcp_timestamps, told, &mut extension);
-    renumber::<F, P>(context, hands, reverse, &mut extension);
+    let is_due = hide(key, segment, settings.tcp_timestamps, told, &mut extension);
+    renumber(hands, mark, &mut extension);
     Some(Introduction { extension: Some(extension), flags: due(is_due) })
 }
 
@@ -162,14 +162,14 @@ fn begun(seen: &Seen) -> NewExtension {
 #[inline]
 fn hide<A: Copy + Into<std::net::IpAddr>>(
     key: &FlowKey<A>,
-    (frame, headers): (&[u8], &Headers),
+    segment: &[u8],
     wanted: TcpTimestamps,
     told: ClientAddress,
     extension: &mut NewExtension,
 ) -> bool {
     extension.bits |= bit::RENUMBER;
     extension.shifts[0].from = extension.next[0];
-    stamps(frame, headers, wanted, extension);
+    stamps(segment, wanted, extension);
     inform(key, told, extension)
 }
 
@@ -191,9 +191,14 @@ fn behind_proxy<A: Copy + Into<std::net::IpAddr>>(
     inform(key, how, extension)
 }
 
+/// A segment in its frame.
+fn segment<'f>(frame: &'f [u8], headers: &Headers) -> Option<&'f [u8]> {
+    frame.get(headers.l4 as usize..headers.end as usize)
+}
+
 /// What happens to time stamps.
-fn stamps(frame: &[u8], headers: &Headers, wanted: TcpTimestamps, extension: &mut NewExtension) {
-    match (wanted, timestamps::value(frame, headers)) {
+fn stamps(segment: &[u8], wanted: TcpTimestamps, extension: &mut NewExtension) {
+    match (wanted, timestamps::value(segment)) {
         (TcpTimestamps::Remove, _) => extension.bits |= bit::NO_STAMPS,
         (TcpTimestamps::Keep, Some(value)) => {
             extension.bits |= bit::RESTAMP;
@@ -229,20 +234,14 @@ pub(super) fn numbered<F: Path, P: Ports>(
 ) -> NewFlow<F> {
     let mut new = NewFlow { reverse: Some(reverse), ..*new };
     if let Some(extension) = new.extension.as_mut().filter(|extension| extension.bits & bit::RENUMBER != 0) {
-        renumber::<F, P>(context, hands, &F::pack(&reverse), extension);
+        renumber(hands, F::table(context.shared).mark(&reverse), extension);
     }
     new
 }
 
-/// Moves a flow's numbers behind those that its packed reverse key had before.
+/// Moves a flow's numbers behind those that the reverse key with this mark had before.
 #[inline]
-fn renumber<F: Path, P: Ports>(
-    context: Context<'_>,
-    hands: &Hands<P>,
-    reverse: &F::Words,
-    extension: &mut NewExtension,
-) {
-    let mark = F::table(context.shared).mark_words(reverse);
+fn renumber<P: Ports>(hands: &Hands<P>, mark: u64, extension: &mut NewExtension) {
     let nanoseconds = hands.clock.as_nanos() as u64;
     let rising = |mark: u32, clock: u32| mark.wrapping_add((nanoseconds >> clock) as u32);
     let shift = &mut extension.shifts[0];

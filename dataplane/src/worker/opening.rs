@@ -6,6 +6,8 @@
 //! the others, as in the passes over packets of flows. Whatever else there may be to do with a packet, it goes the way
 //! that knows all cases ([`super::admit`]) with the same result.
 
+#![allow(clippy::inline_always, reason = "keys that are returned by memory wait for their words")]
+
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
@@ -21,7 +23,7 @@ use super::syn_proxy::answer::{self, Answers};
 use super::{Context, Hands, Packet, admit, carry, mixed, syn_proxy};
 use crate::clock::Tick;
 use crate::counters::{Drop, Event};
-use crate::flow::{ClientMac, Direction, FlowKey, FlowRef, Insert, NewExtension, PackedFlow, Probe, flag};
+use crate::flow::{ClientMac, Direction, FlowKey, FlowRef, Insert, KeyHash, NewExtension, PackedFlow, Probe, flag};
 use crate::forward::sequence;
 use crate::ident::{Endpoint, PortIndex, Protocol};
 use crate::next_hop::{NextHops, PlainHop};
@@ -284,12 +286,24 @@ impl<'a, F: Path> Opening<'a, F> {
         if let Some(beginnings) = self.beginnings.filter(|_| !self.scheduled.is_empty()) {
             // In a row: each may wait until the page that its buckets are in is found, and scheduling's locked additions
             // would make all that follows wait too.
-            for scheduled in self.scheduled.iter_mut().filter(|scheduled| F::is_key(&scheduled.reverse)) {
-                scheduled.aim = F::table(context.shared).aim(&scheduled.reverse);
+            let table = F::table(context.shared);
+            let mut hashes = [KeyHash::default(); TOGETHER];
+            for (hash, scheduled) in hashes.iter_mut().zip(&mut self.scheduled) {
+                if F::is_key(&scheduled.reverse) {
+                    *hash = table.hash_words(&scheduled.reverse);
+                    scheduled.aim = table.aim_hashed(*hash);
+                }
             }
-            // There are as many of both.
-            for (frame, scheduled) in self.frames.drain(..).zip(&self.scheduled) {
-                scheduled.open(context, hands, fast, frame, known, &beginnings);
+            // In a row, too: what a mark is made of depends on what it was made of before, and on no other mark.
+            let mut marks = [0; TOGETHER];
+            for ((mark, scheduled), hash) in marks.iter_mut().zip(&self.scheduled).zip(hashes) {
+                if scheduled.from.is_some() {
+                    *mark = table.mark_hashed(&scheduled.reverse, hash);
+                }
+            }
+            // There are as many of each.
+            for ((frame, scheduled), mark) in self.frames.drain(..).zip(&self.scheduled).zip(marks) {
+                scheduled.open(context, hands, fast, (frame, mark), known, &beginnings);
             }
             self.scheduled.clear();
         }
@@ -303,7 +317,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
         context: Context<'_>,
         hands: &mut Hands<P>,
         fast: &mut Fast<'_>,
-        frame: Frame,
+        (frame, mark): (Frame, u64),
         known: Known<'_, F>,
         beginnings: &Beginnings,
     ) {
@@ -316,7 +330,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
             return self.proxied(context, hands, (frame, item, plain), known.port, agreement);
         }
         let beginning = beginnings.of(plain, self.destination);
-        if let Some(introduction) = self.introduce(context, hands, (&frame, plain), item)
+        if let Some(introduction) = self.introduce(hands, (&frame, plain), item, mark)
             && let Some(flow) = self.insert(context, hands, (&frame, item, &introduction), known.port, beginning)
         {
             return self.first(context, hands, fast, (frame, item, plain), (flow, &introduction), known.port);
@@ -332,22 +346,22 @@ impl<'a, F: Path> Scheduled<'a, F> {
     #[inline]
     fn introduce<P: Ports>(
         &self,
-        context: Context<'_>,
         hands: &Hands<P>,
         (frame, plain): (&Frame, Plain),
         item: &Item<F>,
+        mark: u64,
     ) -> Option<Introduction> {
         if self.from.is_none() {
             return Some(Introduction::default());
         }
-        let frame = hands.ports.bytes(frame);
-        let keys = (&F::unpack(&item.key)?, &self.reverse);
-        let mut introduction = introduce::plain::<F, P>(context, hands, (frame, plain), keys, &self.service.settings)?;
+        let segment = hands.ports.bytes(frame).get(F::L4..plain.end())?;
+        let (key, settings) = (F::unpack(&item.key)?, &self.service.settings);
+        let mut introduction = introduce::plain::<F, P>(hands, (segment, plain), &key, mark, settings)?;
         if self.plainly(plain, &introduction).is_some()
             && let Some(extension) = introduction.extension.as_mut()
         {
             // Data of a SYN counts when it goes on.
-            extension.next[0] = extension.next[0].wrapping_add(data::<F>(frame, plain));
+            extension.next[0] = extension.next[0].wrapping_add(data(segment));
         }
         Some(introduction)
     }
@@ -477,7 +491,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
 }
 
 /// The server that a service's scheduler has for packets with a key.
-#[inline]
+#[inline(always)]
 fn pick<'a, A: Copy + Into<IpAddr>>(
     context: Context<'_>,
     service: &'a Service,
@@ -497,7 +511,7 @@ enum Back<'a, F: Path> {
 }
 
 /// How replies to a new flow to a server will be keyed. `None` where that needs more thought.
-#[inline]
+#[inline(always)]
 fn back<'a, F: Path>(
     context: Context<'a>,
     destination: &'a Destination,
@@ -519,9 +533,9 @@ fn back<'a, F: Path>(
 
 /// Bytes of data of a plain segment.
 #[inline]
-fn data<F: Path>(frame: &[u8], plain: Plain) -> u32 {
-    let header = frame.get(F::L4 + tcp::DATA_OFFSET).map_or(0, |offset| usize::from(offset >> 4) * 4);
-    plain.end().saturating_sub(F::L4 + header) as u32
+fn data(segment: &[u8]) -> u32 {
+    let header = segment.get(tcp::DATA_OFFSET).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    segment.len().saturating_sub(header) as u32
 }
 
 /// Moves the numbers of the segment that a flow was opened by.
