@@ -42,7 +42,7 @@ impl Weights {
     }
 }
 
-/// The destination with the least load; the first wins a tie.
+/// The destination with the least load; the first wins a tie. No load is as large as `u64::MAX`.
 fn least<'d>(
     candidates: impl Iterator<Item = &'d Destination>,
     load: impl Fn(&Destination) -> u64,
@@ -51,11 +51,9 @@ fn least<'d>(
     let mut least = u64::MAX;
     for next in candidates {
         let next_load = load(next);
-        // By moves, as below. Multiplied loads would wait for each other at every step.
-        let is_less = next_load < least;
-        let is_less = best.is_none() | is_less;
-        best = select_unpredictable(is_less, Some(next), best);
-        least = select_unpredictable(is_less, next_load, least);
+        // By moves, as below, and so that the next comparison waits for nothing but the lesser of two numbers.
+        best = select_unpredictable(next_load < least, Some(next), best);
+        least = select_unpredictable(next_load < least, next_load, least);
     }
     best
 }
