@@ -121,7 +121,7 @@ fn schedulers(c: &mut Criterion) {
         state.prepare(kind);
         let scheduler = Scheduler::new(kind, &destinations);
         let name = format!("schedule/{} over 10", kind.name());
-        c.bench_function(&name, |b| b.iter(|| scheduler.pick(&destinations, &state, black_box(arrival)).is_some()));
+        c.bench_function(&name, |b| b.iter(|| scheduler.pick(&destinations, &state, || black_box(arrival)).is_some()));
     }
 }
 

@@ -198,12 +198,13 @@ impl Scheduler {
 
     /// The destination for a new flow, or `None` when no destination takes it.
     ///
-    /// `destinations` are those that the scheduler was made for; `state` is the service's, shared by all workers.
+    /// `destinations` are those that the scheduler was made for; `state` is the service's, shared by all workers. Most
+    /// schedulers never ask what arrived.
     pub fn pick<'d>(
         &self,
         destinations: &'d [Destination],
         state: &ServiceState,
-        arrival: Arrival,
+        arrival: impl FnOnce() -> Arrival,
     ) -> Option<&'d Destination> {
         match self {
             Self::Rr => rr::pick(destinations, state),
@@ -212,14 +213,14 @@ impl Scheduler {
             Self::Wlc(weights) => wlc::pick(destinations, *weights),
             Self::Fo => fo::pick(destinations),
             Self::Ovf => ovf::pick(destinations),
-            Self::Lblc => lblc::pick(destinations, state, arrival),
-            Self::Lblcr => lblcr::pick(destinations, state, arrival),
-            Self::Dh(buckets) => dh::pick(buckets, destinations, arrival.vip),
-            Self::Sh(sources) => sources.pick(destinations, arrival.client),
+            Self::Lblc => lblc::pick(destinations, state, arrival()),
+            Self::Lblcr => lblcr::pick(destinations, state, arrival()),
+            Self::Dh(buckets) => dh::pick(buckets, destinations, arrival().vip),
+            Self::Sh(sources) => sources.pick(destinations, arrival().client),
             Self::Sed(weights) => sed::pick(destinations, *weights),
             Self::Nq => nq::pick(destinations),
             Self::Twos => twos::pick(destinations, state),
-            Self::Mh(lookup) => lookup.pick(destinations, arrival.client),
+            Self::Mh(lookup) => lookup.pick(destinations, arrival().client),
         }
     }
 }

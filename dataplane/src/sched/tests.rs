@@ -34,7 +34,7 @@ fn letter(destination: &Destination) -> char {
 fn sequence(kind: SchedulerKind, weights: &[u32], length: usize) -> String {
     let list = list(weights);
     let (scheduler, state) = (Scheduler::new(kind, &list), ServiceState::default());
-    let pick = |_| scheduler.pick(&list, &state, client(1)).map_or('-', letter).to_string();
+    let pick = |_| scheduler.pick(&list, &state, || client(1)).map_or('-', letter).to_string();
     (0..length).map(pick).collect::<Vec<_>>().join(" ")
 }
 
@@ -74,10 +74,10 @@ fn weight_zero_drains_under_every_scheduler() {
 #[test]
 fn rr_keeps_its_place_when_the_list_changes() {
     let (state, before) = (ServiceState::default(), list(&[1, 1, 1]));
-    assert_eq!(Scheduler::Rr.pick(&before, &state, client(1)).map(letter), Some('C'));
+    assert_eq!(Scheduler::Rr.pick(&before, &state, || client(1)).map(letter), Some('C'));
     let after: Vec<_> = before.iter().filter(|d| letter(d) != 'A').cloned().collect();
-    assert_eq!(Scheduler::Rr.pick(&after, &state, client(1)).map(letter), Some('B'));
-    assert_eq!(Scheduler::Rr.pick(&after, &state, client(1)).map(letter), Some('C'));
+    assert_eq!(Scheduler::Rr.pick(&after, &state, || client(1)).map(letter), Some('B'));
+    assert_eq!(Scheduler::Rr.pick(&after, &state, || client(1)).map(letter), Some('C'));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn wrr_ends_for_any_weights() {
 fn wlc_prefers_the_least_loaded_for_its_weight() {
     let list = list(&[1, 2]);
     let scheduler = Scheduler::new(SchedulerKind::Wlc, &list);
-    let pick = || scheduler.pick(&list, &ServiceState::default(), client(1)).map(letter);
+    let pick = || scheduler.pick(&list, &ServiceState::default(), || client(1)).map(letter);
     assert_eq!(pick(), Some('B'), "a tie goes to the first in the list");
     list[0].counts.begin(Activity::Active);
     assert_eq!(pick(), Some('A'));
@@ -107,7 +107,7 @@ fn mh_balances_by_weight_and_moves_little_when_one_leaves() {
     let kind = SchedulerKind::Mh(HashFlags::default());
     let picks = |list: &[Destination]| -> Vec<_> {
         let (mh, state) = (Scheduler::new(kind, list), ServiceState::default());
-        (0..2000).map(|n| mh.pick(list, &state, client(n)).map(letter)).collect()
+        (0..2000).map(|n| mh.pick(list, &state, || client(n)).map(letter)).collect()
     };
     let before = picks(&all);
     let mut share = HashMap::new();
@@ -136,7 +136,7 @@ fn play(kind: SchedulerKind, weights: &[u32], steps: &str) -> String {
     for step in steps.split(' ') {
         match step.split_at(1) {
             ("+", _) => {
-                let destination = scheduler.pick(&list, &state, client(1));
+                let destination = scheduler.pick(&list, &state, || client(1));
                 if let Some(d) = destination {
                     d.counts.begin(Activity::Active);
                 }
@@ -199,7 +199,7 @@ fn hashed(kind: SchedulerKind, weights: &[u32], fixture: &str) -> String {
             port: NetPort::new(if port == "-" { 40_000 } else { port.parse().unwrap() }),
         };
         let arrival = Arrival { client, vip: vip.parse().unwrap(), now: Tick::new(0) };
-        let picked = Scheduler::new(kind, &list).pick(&list, &ServiceState::default(), arrival).map_or('-', letter);
+        let picked = Scheduler::new(kind, &list).pick(&list, &ServiceState::default(), || arrival).map_or('-', letter);
         format!("{address} {port} {vip} {picked}")
     };
     fixture.lines().filter(|line| !line.starts_with('#')).map(answer).collect::<Vec<_>>().join("\n")
@@ -247,8 +247,8 @@ fn sh_and_dh_are_balanced_and_stay() {
         let arrival = client(n);
         let for_vip = Arrival { vip: arrival.client.address, ..arrival };
         for (share, (scheduler, arrival)) in shares.iter_mut().zip([(&sh, arrival), (&dh, for_vip)]) {
-            let picked = scheduler.pick(&all, &state, arrival).map(letter);
-            assert_eq!(scheduler.pick(&all, &state, arrival).map(letter), picked);
+            let picked = scheduler.pick(&all, &state, || arrival).map(letter);
+            assert_eq!(scheduler.pick(&all, &state, || arrival).map(letter), picked);
             *share.entry(picked).or_insert(0) += 1;
         }
     }
@@ -260,7 +260,7 @@ fn sh_and_dh_are_balanced_and_stay() {
 fn lblc_keeps_a_vip_with_its_cache_until_that_is_too_loaded() {
     let list = list(&[2, 2, 2]);
     let (lblc, state) = (Scheduler::new(SchedulerKind::Lblc, &list), prepared(SchedulerKind::Lblc));
-    let pick = |vip: u8| lblc.pick(&list, &state, towards(vip)).map(letter);
+    let pick = |vip: u8| lblc.pick(&list, &state, || towards(vip)).map(letter);
     assert_eq!(pick(1), Some('C'));
     for _ in 0..2 {
         list[0].counts.begin(Activity::Active);
@@ -279,7 +279,7 @@ fn lblcr_lets_a_vip_have_more_caches_and_takes_them_away_after_a_day() {
     let (lblcr, state) = (Scheduler::new(SchedulerKind::Lblcr, &list), prepared(SchedulerKind::Lblcr));
     let pick = |hours: u32| {
         let now = Tick::new(0).after(Ticks::seconds(hours * 3600));
-        lblcr.pick(&list, &state, Arrival { now, ..towards(1) }).map(letter)
+        lblcr.pick(&list, &state, || Arrival { now, ..towards(1) }).map(letter)
     };
     assert_eq!(pick(0), Some('B'));
     for _ in 0..3 {
@@ -314,7 +314,7 @@ fn affinity_is_bounded_and_forgets_the_oldest() {
     let (lblc, state) = (Scheduler::new(SchedulerKind::Lblc, &list), prepared(SchedulerKind::Lblc));
     for n in 0..100_000_u32 {
         let vip = IpAddr::from(n.to_be_bytes());
-        assert!(lblc.pick(&list, &state, Arrival { vip, ..client(1) }).is_some());
+        assert!(lblc.pick(&list, &state, || Arrival { vip, ..client(1) }).is_some());
     }
 }
 
@@ -323,7 +323,7 @@ fn twos_prefers_the_less_loaded_and_draws_by_weight() {
     let list = list(&[1, 3]);
     let (twos, state) = (Scheduler::new(SchedulerKind::Twos, &list), ServiceState::default());
     let share = |wanted: char| {
-        let picks = (0..4000).filter(|_| twos.pick(&list, &state, client(1)).map(letter) == Some(wanted));
+        let picks = (0..4000).filter(|_| twos.pick(&list, &state, || client(1)).map(letter) == Some(wanted));
         picks.count()
     };
     assert!((2800..3200).contains(&share('B')), "both idle: the first draw decides");

@@ -146,7 +146,7 @@ fn once<F: Path, P: Ports>(context: Context<'_>, hands: &mut Hands<P>, keyed: Ke
     if let Some(reason) = gate::refusal(context, &keyed, service) {
         return refuse(context, hands, keyed, reason);
     }
-    let Some(destination) = pick(context, &keyed, service) else {
+    let Some(destination) = pick::<F>(context, service, || *keyed.key) else {
         return refuse(context, hands, keyed, Drop::NoDestination);
     };
     let is_local = *context.snapshot.hops.destination(destination.slot) == Hop::Kernel;
@@ -202,7 +202,7 @@ pub(super) fn open<'s, F: Path, P: Ports>(
     if let Some(settings) = &service.settings.persistence {
         return persistence::open(context, hands, keyed, (service, settings), beginning);
     }
-    let picked = pick(context, keyed, service).ok_or(Drop::NoDestination)?;
+    let picked = pick::<F>(context, service, || *keyed.key).ok_or(Drop::NoDestination)?;
     open_to(context, hands, keyed, service, picked, beginning)
 }
 
@@ -227,15 +227,18 @@ pub(super) fn open_to<'s, F: Path, P: Ports>(
     Err(if picked.method == Method::FullNat { Drop::NoLocalPort } else { Drop::ReverseTaken })
 }
 
-/// The server that the service's scheduler has for a packet.
+/// The server that the service's scheduler has for packets with a key, if it asks for the key.
+#[inline]
 pub(super) fn pick<'s, F: Path>(
     context: Context<'_>,
-    keyed: &Keyed<'_, F>,
     service: &'s Service,
+    key: impl FnOnce() -> FlowKey<F::Addr>,
 ) -> Option<&'s Destination> {
-    let client = Endpoint { address: F::ip(keyed.key.source), port: keyed.key.source_port };
-    let arrival = Arrival { client, vip: F::ip(keyed.key.destination), now: context.now };
-    service.scheduler.pick(&service.destinations, &service.state, arrival)
+    service.scheduler.pick(&service.destinations, &service.state, || {
+        let key = key();
+        let client = Endpoint { address: F::ip(key.source), port: key.source_port };
+        Arrival { client, vip: F::ip(key.destination), now: context.now }
+    })
 }
 
 /// Inserts a flow to `destination`; `None` when its reverse key belongs to another flow.

@@ -8,8 +8,6 @@
 
 #![allow(clippy::inline_always, reason = "keys that are returned by memory wait for their words")]
 
-use std::net::IpAddr;
-
 use arrayvec::ArrayVec;
 
 use super::egress::Learnt;
@@ -28,7 +26,6 @@ use crate::forward::sequence;
 use crate::ident::{Endpoint, PortIndex, Protocol};
 use crate::next_hop::{NextHops, PlainHop};
 use crate::port::{Frame, Ports};
-use crate::sched::Arrival;
 use crate::service::{AccessLists, Activity, Destination, Method, Service};
 use crate::state::{TcpState, UDP_STATE, View};
 use crate::syn_proxy::SynProxy;
@@ -162,21 +159,18 @@ impl<'a, F: Path> Opening<'a, F> {
     ) -> Option<Frame> {
         let Some(item) = known.items.get(at) else { return Some(frame) };
         match item.plain {
-            Some(plain) if item.probe.is_miss() && opens(plain) => {
-                let Some(key) = F::unpack(&item.key) else { return Some(frame) };
-                match self.treatment(context, hands, item, &key) {
-                    &Treatment::Scheduled(service) => {
-                        if self.scheduled.is_full() {
-                            self.finish(context, hands, fast, known);
-                        }
-                        self.schedule(context, service, frame, at, (item, plain, &key))
+            Some(plain) if item.probe.is_miss() && opens(plain) => match self.treatment(context, hands, item) {
+                &Treatment::Scheduled(service) => {
+                    if self.scheduled.is_full() {
+                        self.finish(context, hands, fast, known);
                     }
-                    Treatment::Answered(Proxied { answers, .. }) => {
-                        answer::plain::<F, P>(context, hands, fast, frame, (plain, &item.key), answers)
-                    }
-                    Treatment::Other => Some(frame),
+                    self.schedule(context, service, frame, at, (item, plain))
                 }
-            }
+                Treatment::Answered(Proxied { answers, .. }) => {
+                    answer::plain::<F, P>(context, hands, fast, frame, (plain, &item.key), answers)
+                }
+                Treatment::Other => Some(frame),
+            },
             Some(plain) if item.probe.is_miss() && is_answer(plain) => {
                 self.acknowledgement(context, hands, fast, frame, (known, at), (item, plain))
             }
@@ -186,15 +180,10 @@ impl<'a, F: Path> Opening<'a, F> {
 
     /// How packets of a key are treated.
     #[inline]
-    fn treatment<P>(
-        &mut self,
-        context: Context<'a>,
-        hands: &mut Hands<P>,
-        item: &Item<F>,
-        key: &FlowKey<F::Addr>,
-    ) -> &Treatment<'a> {
+    fn treatment<P>(&mut self, context: Context<'a>, hands: &mut Hands<P>, item: &Item<F>) -> &Treatment<'a> {
         let to = F::without_source(&item.key);
         if self.last.as_ref().is_none_or(|(before, _)| !F::are_same(before, &to)) {
+            let key = key::<F>(item);
             let at = Endpoint { address: F::ip(key.destination), port: key.destination_port };
             self.last = Some((to, treatment(context, &mut hands.cookies, key.protocol, at)));
         }
@@ -208,18 +197,18 @@ impl<'a, F: Path> Opening<'a, F> {
         service: &'a Service,
         frame: Frame,
         at: usize,
-        (item, plain, key): (&Item<F>, Plain, &FlowKey<F::Addr>),
+        (item, plain): (&Item<F>, Plain),
     ) -> Option<Frame> {
         if self.scheduled.is_full() {
             return Some(frame);
         }
-        let Some(destination) = pick(context, service, key) else { return Some(frame) };
+        let Some(destination) = admit::pick::<F>(context, service, || key::<F>(item)) else { return Some(frame) };
         let beginnings = self.beginnings.get_or_insert_with(|| Beginnings::new(context));
         // Before the next one is scheduled, and before anybody else can see the flow, move it or end it. At once, because
         // the next one's server waits for this count, and the count for all stores before it.
         destination.counts.begin(beginnings.of(plain, destination).activity);
         let hop = context.snapshot.hops.plain_destination(destination.slot);
-        let back = hop.and_then(|_| back(context, destination, item, key));
+        let back = hop.and_then(|_| back(context, destination, item));
         let (mut reverse, aim, mut from) = (F::Words::default(), item.probe, None);
         let hop = hop.filter(|_| back.is_some());
         if let Some(Back::Key(key, candidate)) = back {
@@ -246,8 +235,8 @@ impl<'a, F: Path> Opening<'a, F> {
         (known, at): (Known<'_, F>, usize),
         (item, plain): (&Item<F>, Plain),
     ) -> Option<Frame> {
-        let Some(key) = F::unpack(&item.key) else { return Some(frame) };
-        let &Treatment::Answered(Proxied { service, proxy, .. }) = self.treatment(context, hands, item, &key) else {
+        let key = key::<F>(item);
+        let &Treatment::Answered(Proxied { service, proxy, .. }) = self.treatment(context, hands, item) else {
             return Some(frame);
         };
         let segment = hands.ports.bytes(&frame).get(F::L4..plain.end()).unwrap_or_default();
@@ -256,11 +245,11 @@ impl<'a, F: Path> Opening<'a, F> {
         if self.scheduled.is_full() {
             self.finish(context, hands, fast, known);
         }
-        let Some(destination) = pick(context, service, &key) else { return Some(frame) };
+        let Some(destination) = admit::pick::<F>(context, service, || key) else { return Some(frame) };
         let hop = context.snapshot.hops.plain_destination(destination.slot);
         // The port that FULLNAT takes is not known before.
         let back = hop.filter(|_| destination.method == Method::Nat);
-        if let Some(Back::Key(key, _)) = back.and_then(|_| self::back(context, destination, item, &key)) {
+        if let Some(Back::Key(key, _)) = back.and_then(|_| self::back(context, destination, item)) {
             // Asked for only: what opens the flow looks itself.
             let _ = F::table(context.shared).aim(&key);
         }
@@ -355,7 +344,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
             return Some(Introduction::default());
         }
         let segment = hands.ports.bytes(frame).get(F::L4..plain.end())?;
-        let (key, settings) = (F::unpack(&item.key)?, &self.service.settings);
+        let (key, settings) = (key::<F>(item), &self.service.settings);
         let mut introduction = introduce::plain::<F, P>(hands, (segment, plain), &key, mark, settings)?;
         if self.plainly(plain, &introduction).is_some()
             && let Some(extension) = introduction.extension.as_mut()
@@ -440,9 +429,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
             }
             fast.send(context, hands, frame, hop.port);
         } else {
-            let Some(key) = F::unpack(&item.key) else {
-                return hands.discard(context, frame, Drop::Truncated);
-            };
+            let key = key::<F>(item);
             let headers = plain.headers(key.source_port, key.destination_port);
             let packet = Packet { frame, headers: &headers, port };
             carry::first(context, hands, Keyed::<F> { packet, key: &key }, flow, destination);
@@ -460,7 +447,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
         agreement: Agreement,
     ) {
         self.destination.counts.end(ASKED.activity());
-        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, frame, Drop::Truncated) };
+        let key = key::<F>(item);
         let headers = plain.headers(key.source_port, key.destination_port);
         let packet = Packet { frame, headers: &headers, port };
         let keyed = Keyed::<F> { packet, key: &key };
@@ -480,7 +467,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
         (frame, item, plain): (Frame, &Item<F>, Plain),
         port: PortIndex,
     ) {
-        let Some(key) = F::unpack(&item.key) else { return hands.discard(context, frame, Drop::Truncated) };
+        let key = key::<F>(item);
         let headers = plain.headers(key.source_port, key.destination_port);
         let packet = Packet { frame, headers: &headers, port };
         let keyed = Keyed::<F> { packet, key: &key };
@@ -490,16 +477,10 @@ impl<'a, F: Path> Scheduled<'a, F> {
     }
 }
 
-/// The server that a service's scheduler has for packets with a key.
+/// The key of a plain packet, which always has one. Unpacked where it is needed: the words of an IPv6 key are many.
 #[inline(always)]
-fn pick<'a, A: Copy + Into<IpAddr>>(
-    context: Context<'_>,
-    service: &'a Service,
-    key: &FlowKey<A>,
-) -> Option<&'a Destination> {
-    let client = Endpoint { address: key.source.into().to_canonical(), port: key.source_port };
-    let arrival = Arrival { client, vip: key.destination.into().to_canonical(), now: context.now };
-    service.scheduler.pick(&service.destinations, &service.state, arrival)
+fn key<F: Path>(item: &Item<F>) -> FlowKey<F::Addr> {
+    F::unpack(&item.key).unwrap_or(F::NO_KEY)
 }
 
 /// How replies to a flow are keyed.
@@ -512,16 +493,12 @@ enum Back<'a, F: Path> {
 
 /// How replies to a new flow to a server will be keyed. `None` where that needs more thought.
 #[inline(always)]
-fn back<'a, F: Path>(
-    context: Context<'a>,
-    destination: &'a Destination,
-    item: &Item<F>,
-    key: &FlowKey<F::Addr>,
-) -> Option<Back<'a, F>> {
+fn back<'a, F: Path>(context: Context<'a>, destination: &'a Destination, item: &Item<F>) -> Option<Back<'a, F>> {
     if !destination.method.is_two_way() {
         return Some(Back::Elsewhere);
     }
     let Endpoint { address, port } = destination.at;
+    let key = key::<F>(item);
     let (server, port) = (F::address(address)?, if port.is_any() { key.destination_port } else { port });
     if destination.method == Method::Nat {
         return Some(Back::Key(F::with_source(&F::turned(&item.key), server, port), None));

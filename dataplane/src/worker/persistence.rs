@@ -120,7 +120,7 @@ fn begin<F: Path, P: Ports>(
     (rule, key): (Rule, &FlowKey<F::Addr>),
     settings: &Persistence,
 ) -> Result<Option<FlowRef>, Drop> {
-    let picked = admit::pick(context, keyed, service).ok_or(Drop::NoDestination)?;
+    let picked = admit::pick::<F>(context, service, || *keyed.key).ok_or(Drop::NoDestination)?;
     let new = NewFlow {
         forward: *key,
         reverse: None,
@@ -158,7 +158,7 @@ fn server<'s, F: Path>(
     if let Some(destination) = known.filter(|known| is_usable(context, known, service)) {
         return Ok(Some(destination));
     }
-    let picked = admit::pick(context, keyed, service).ok_or(Drop::NoDestination)?;
+    let picked = admit::pick::<F>(context, service, || *keyed.key).ok_or(Drop::NoDestination)?;
     if !entry.move_destination(slot, picked.slot.0) {
         return Ok(None);
     }
