@@ -104,7 +104,7 @@ fn begin_as<F: Path, P: Ports>(
     if resets {
         extension.bits |= bit::RESET;
     }
-    if hides_client && hide(keyed.key, segment, settings.tcp_timestamps, told, &mut extension) {
+    if hides_client && hide(|| *keyed.key, segment, settings.tcp_timestamps, told, &mut extension) {
         new.flags |= flag::INFO_DUE;
     }
     new.extension = Some(extension);
@@ -134,7 +134,7 @@ impl Introduction {
 pub(super) fn plain<F: Path, P: Ports>(
     hands: &Hands<P>,
     (segment, plain): (&[u8], Plain),
-    key: &FlowKey<F::Addr>,
+    key: impl FnOnce() -> FlowKey<F::Addr>,
     mark: u64,
     settings: &ServiceSettings,
 ) -> Option<Introduction> {
@@ -161,7 +161,7 @@ fn begun(seen: &Seen) -> NewExtension {
 /// it is.
 #[inline]
 fn hide<A: Copy + Into<std::net::IpAddr>>(
-    key: &FlowKey<A>,
+    key: impl FnOnce() -> FlowKey<A>,
     segment: &[u8],
     wanted: TcpTimestamps,
     told: ClientAddress,
@@ -188,7 +188,7 @@ fn behind_proxy<A: Copy + Into<std::net::IpAddr>>(
         extension.bits |= bit::RESTAMP;
         extension.shifts[1].from = stamp.wrapping_neg();
     }
-    inform(key, how, extension)
+    inform(|| *key, how, extension)
 }
 
 /// A segment in its frame.
@@ -210,7 +210,7 @@ fn stamps(segment: &[u8], wanted: TcpTimestamps, extension: &mut NewExtension) {
 
 /// How the server is told of the client. True if it is told at all.
 pub(super) fn inform<A: Copy + Into<std::net::IpAddr>>(
-    key: &FlowKey<A>,
+    key: impl FnOnce() -> FlowKey<A>,
     how: ClientAddress,
     extension: &mut NewExtension,
 ) -> bool {
@@ -219,8 +219,10 @@ pub(super) fn inform<A: Copy + Into<std::net::IpAddr>>(
         Some(ProxyVersion::V1) => bit::PROXY_V1,
         Some(ProxyVersion::V2) => bit::PROXY_V2,
     };
-    let shift = &mut extension.shifts[0];
-    shift.after = shift.after.wrapping_add(header(key, bits).len() as u32);
+    if bits != 0 {
+        let shift = &mut extension.shifts[0];
+        shift.after = shift.after.wrapping_add(header(&key(), bits).len() as u32);
+    }
     extension.bits |= bits | if how.toa == Toa::On { bit::TOA } else { 0 };
     extension.bits & (PROXY | bit::TOA) != 0
 }

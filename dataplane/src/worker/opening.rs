@@ -207,18 +207,13 @@ impl<'a, F: Path> Opening<'a, F> {
         // Before the next one is scheduled, and before anybody else can see the flow, move it or end it. At once, because
         // the next one's server waits for this count, and the count for all stores before it.
         destination.counts.begin(beginnings.of(plain, destination).activity);
-        let hop = context.snapshot.hops.plain_destination(destination.slot);
-        let back = hop.and_then(|_| back(context, destination, item));
-        let (mut reverse, aim, mut from) = (F::Words::default(), item.probe, None);
-        let hop = hop.filter(|_| back.is_some());
-        if let Some(Back::Key(key, candidate)) = back {
-            reverse = key;
-            from = candidate;
-            if let Some(from) = &from {
-                from.local.pair.begin(context.worker);
-            }
+        let mut reverse = F::Words::default();
+        let way = way(context, destination, item, &mut reverse);
+        let (hop, from) = way.map_or((None, None), |(hop, from)| (Some(hop), from));
+        if let Some(from) = &from {
+            from.local.pair.begin(context.worker);
         }
-        let (at, agreement) = (at as u8, None);
+        let (at, aim, agreement) = (at as u8, item.probe, None);
         self.frames.push(frame);
         self.scheduled.push(Scheduled { at, service, destination, hop, reverse, aim, from, agreement });
         None
@@ -246,12 +241,11 @@ impl<'a, F: Path> Opening<'a, F> {
             self.finish(context, hands, fast, known);
         }
         let Some(destination) = admit::pick::<F>(context, service, || key) else { return Some(frame) };
-        let hop = context.snapshot.hops.plain_destination(destination.slot);
+        let mut reverse = F::Words::default();
         // The port that FULLNAT takes is not known before.
-        let back = hop.filter(|_| destination.method == Method::Nat);
-        if let Some(Back::Key(key, _)) = back.and_then(|_| self::back(context, destination, item)) {
+        if destination.method == Method::Nat && way(context, destination, item, &mut reverse).is_some() {
             // Asked for only: what opens the flow looks itself.
-            let _ = F::table(context.shared).aim(&key);
+            let _ = F::table(context.shared).aim(&reverse);
         }
         destination.counts.begin(ASKED.activity());
         self.beginnings.get_or_insert_with(|| Beginnings::new(context));
@@ -344,8 +338,8 @@ impl<'a, F: Path> Scheduled<'a, F> {
             return Some(Introduction::default());
         }
         let segment = hands.ports.bytes(frame).get(F::L4..plain.end())?;
-        let (key, settings) = (key::<F>(item), &self.service.settings);
-        let mut introduction = introduce::plain::<F, P>(hands, (segment, plain), &key, mark, settings)?;
+        let (key, settings) = (|| key::<F>(item), &self.service.settings);
+        let mut introduction = introduce::plain::<F, P>(hands, (segment, plain), key, mark, settings)?;
         if self.plainly(plain, &introduction).is_some()
             && let Some(extension) = introduction.extension.as_mut()
         {
@@ -483,29 +477,30 @@ fn key<F: Path>(item: &Item<F>) -> FlowKey<F::Addr> {
     F::unpack(&item.key).unwrap_or(F::NO_KEY)
 }
 
-/// How replies to a flow are keyed.
-enum Back<'a, F: Path> {
-    /// They do not come by.
-    Elsewhere,
-    /// So; under FULLNAT to there.
-    Key(F::Words, Option<Candidate<'a>>),
-}
-
-/// How replies to a new flow to a server will be keyed. `None` where that needs more thought.
+/// The way to a new flow's server, and where FULLNAT lets it come from; sets the key that replies will have, if they
+/// come by. `None` where that needs more thought.
 #[inline(always)]
-fn back<'a, F: Path>(context: Context<'a>, destination: &'a Destination, item: &Item<F>) -> Option<Back<'a, F>> {
+fn way<'a, F: Path>(
+    context: Context<'a>,
+    destination: &'a Destination,
+    item: &Item<F>,
+    reverse: &mut F::Words,
+) -> Option<(&'a PlainHop, Option<Candidate<'a>>)> {
+    let hop = context.snapshot.hops.plain_destination(destination.slot)?;
     if !destination.method.is_two_way() {
-        return Some(Back::Elsewhere);
+        return Some((hop, None));
     }
     let Endpoint { address, port } = destination.at;
     let key = key::<F>(item);
     let (server, port) = (F::address(address)?, if port.is_any() { key.destination_port } else { port });
     if destination.method == Method::Nat {
-        return Some(Back::Key(F::with_source(&F::turned(&item.key), server, port), None));
+        *reverse = F::with_source(&F::turned(&item.key), server, port);
+        return Some((hop, None));
     }
     let from = fullnat::next(context, destination, key.protocol, Endpoint { address, port })?;
     let there = F::with_source(&item.key, F::address(from.local.address)?, from.port);
-    Some(Back::Key(F::with_source(&F::turned(&there), server, port), Some(from)))
+    *reverse = F::with_source(&F::turned(&there), server, port);
+    Some((hop, Some(from)))
 }
 
 /// Bytes of data of a plain segment.
