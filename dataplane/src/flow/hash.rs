@@ -31,10 +31,10 @@ impl KeyHash {
         ((self.0 >> 24) as u16 & 0xff00) | (self.0 as u16 & 0xff)
     }
 
-    /// All of it.
+    /// The upper 56 bits of it.
     #[inline]
-    pub(super) fn whole(self) -> u64 {
-        self.0
+    pub(super) fn seven_bytes(self) -> u64 {
+        self.0 >> 8
     }
 
     /// The two buckets of the key, out of `buckets` ones, at least two. They differ.

@@ -61,8 +61,6 @@ pub trait Family: Copy + Send + Sync + 'static {
         // Without branches between the words, and without the call that comparing arrays would become.
         one.as_ref().iter().zip(other.as_ref()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
     }
-    /// The word that holds ports and transport.
-    fn transport(words: &Self::Words) -> u64;
     /// Whether the words are those of a key.
     fn is_key(words: &Self::Words) -> bool;
     /// Whether source or destination may be a loopback address: true of a few others, too.
@@ -137,11 +135,6 @@ impl Family for V4 {
     #[inline]
     fn without_source(&[addresses, transport]: &[u64; 2]) -> [u64; 2] {
         [addresses >> 32, transport >> 16]
-    }
-
-    #[inline]
-    fn transport(&[_, transport]: &[u64; 2]) -> u64 {
-        transport
     }
 
     #[inline]
@@ -241,11 +234,6 @@ impl Family for V6 {
     }
 
     #[inline]
-    fn transport(&[.., transport]: &[u64; 5]) -> u64 {
-        transport
-    }
-
-    #[inline]
     fn is_key(&[.., transport]: &[u64; 5]) -> bool {
         transport != 0
     }
@@ -311,8 +299,6 @@ const fn no_key<A: Copy>(unspecified: A) -> FlowKey<A> {
 
 /// Above ports and protocol, in the word of a key that has them: what a key is of that no packet has.
 const MARK: u32 = 40;
-/// Bytes of that word that are not always zero.
-pub(super) const TRANSPORT_BYTES: u64 = 6;
 
 /// The word of a packed key that holds ports and transport, by its IANA number.
 #[inline]

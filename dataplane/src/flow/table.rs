@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use super::entry::{FlowEntry, FlowRef};
 use super::extension::Extension;
 use super::hash::{Hasher, KEY_WORDS, KeyHash};
-use super::key::{Family, FlowKey, TRANSPORT_BYTES};
+use super::key::{Family, FlowKey};
 use super::storage::{Geometry, Storage};
 use super::sync::Ordering;
 use crate::siphash::Hash;
@@ -91,19 +91,17 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
 
     /// A value for a key that tells nobody anything of others, the same as long as the table lasts.
     ///
-    /// It is `SipHash-2-4`, under a key of its own, of the key's ports and transport behind its hash in this table, which stands
-    /// for its addresses in one word. So no two keys whose ports differ have the same input, and of two whose addresses differ
-    /// the inputs are equal with a probability of some 2^-64 over the table's hash key: a universal hash in front of a
-    /// pseudorandom function is one itself.
+    /// It is `SipHash-2-4`, under a key of its own, of seven bytes of the key's hash in this table: as much as goes into one word
+    /// with the length. A universal hash in front of a pseudorandom function is one itself, but for two keys whose seven bytes
+    /// are equal, which any two are with a probability of some 2^-56 over the table's hash key.
     pub fn mark(&self, key: &FlowKey<F::Addr>) -> u64 {
-        let words = F::pack(key);
-        self.mark_hashed(&words, self.hash_words(&words))
+        self.mark_hashed(self.hash(key))
     }
 
-    /// As [`Table::mark`], of a packed key and its hash.
+    /// As [`Table::mark`], of a key's hash.
     #[inline]
-    pub(crate) fn mark_hashed(&self, words: &F::Words, hash: KeyHash) -> u64 {
-        self.mark.and([hash.whole()]).end(F::transport(words), TRANSPORT_BYTES)
+    pub(crate) fn mark_hashed(&self, hash: KeyHash) -> u64 {
+        self.mark.end(hash.seven_bytes(), 7)
     }
 
     /// The hash of a key in this table.
@@ -167,13 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_siphash_of_hash_ports_and_transport() {
+    fn a_mark_is_siphash_of_seven_bytes_of_the_hash() {
         let table = FlowTable::<V6>::anonymous(1, 1).unwrap();
         let key = key("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap(), 5001);
         let [k0, k1] = table.derive_key(MARK);
-        let mut input = table.hash(&key).whole().to_le_bytes().to_vec();
-        input.extend([0, 80, 5001u16.to_be_bytes()[0], 5001u16.to_be_bytes()[1], 6, 0]);
-        assert_eq!(table.mark(&key), SipHasher24::new_with_keys(k0, k1).hash(&input));
+        let input = table.hash(&key).seven_bytes().to_le_bytes();
+        assert_eq!(table.mark(&key), SipHasher24::new_with_keys(k0, k1).hash(&input[..7]));
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl<'a, F: Path> Opening<'a, F> {
             let mut marks = [0; TOGETHER];
             for ((mark, scheduled), hash) in marks.iter_mut().zip(&self.scheduled).zip(hashes) {
                 if scheduled.from.is_some() {
-                    *mark = table.mark_hashed(&scheduled.reverse, hash);
+                    *mark = table.mark_hashed(hash);
                 }
             }
             // There are as many of each.
