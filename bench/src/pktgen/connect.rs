@@ -99,7 +99,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), PktgenError> {
         return Err(BadStream::Families { name: "connect".into() }.into());
     }
     let ports = from.ports().unwrap_or(SOURCE_PORTS);
-    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(ports))?;
+    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(ports), args.run.idle.into())?;
     let mac = opened.macs.first().copied().ok_or_else(|| PktgenError::NoInterface { place: args.at.to_string() })?;
     args.run.hardware.pin()?;
     let stop = Stop::after(args.run.bounds.duration)?;

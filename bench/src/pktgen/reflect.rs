@@ -60,7 +60,7 @@ const PORT: PortIndex = PortIndex(0);
 
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &ReflectArgs) -> Result<(), PktgenError> {
-    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports))?;
+    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports), args.run.idle.into())?;
     args.run.hardware.pin()?;
     let stop = Stop::after(args.run.bounds.duration)?;
     report::ready("reflect")?;

@@ -248,17 +248,17 @@ impl Way {
 
     /// Where packets leave, and where they arrive, if that is another place.
     fn open(&self, streams: &[Stream]) -> Result<(link::Opened, Option<link::Opened>), PktgenError> {
-        let out = std::slice::from_ref(&self.at);
+        let (out, idle) = (std::slice::from_ref(&self.at), self.idle.into());
         match &self.receive {
-            None => Ok((link::open(out, Receive::Nothing)?, None)),
+            None => Ok((link::open(out, Receive::Nothing, idle)?, None)),
             Some(place) if *place == self.at => {
                 let ports = self.receive_ports.unwrap_or_else(|| span(streams.iter().map(|s| s.from)));
-                Ok((link::open(out, Receive::Ports(ports))?, None))
+                Ok((link::open(out, Receive::Ports(ports), idle)?, None))
             }
             Some(place) => {
                 let ports = self.receive_ports.unwrap_or_else(|| span(streams.iter().map(|s| s.to)));
-                let back = link::open(std::slice::from_ref(place), Receive::Ports(ports))?;
-                Ok((link::open(out, Receive::Nothing)?, Some(back)))
+                let back = link::open(std::slice::from_ref(place), Receive::Ports(ports), idle)?;
+                Ok((link::open(out, Receive::Nothing, idle)?, Some(back)))
             }
         }
     }

@@ -49,7 +49,7 @@ const PORT: PortIndex = PortIndex(0);
 
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), PktgenError> {
-    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports))?;
+    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports), args.run.idle.into())?;
     args.run.hardware.pin()?;
     let stop = Stop::after(args.run.bounds.duration)?;
     let mut server = Server::new(args.answer.into());

@@ -67,7 +67,7 @@ struct Span {
 
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &SinkArgs) -> Result<(), PktgenError> {
-    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports))?;
+    let mut opened = link::open(std::slice::from_ref(&args.at), Receive::Ports(args.ports), args.run.idle.into())?;
     args.run.hardware.pin()?;
     let stop = Stop::after(args.run.bounds.duration)?;
     let mut collector = Collector::new(Runs::All)?;

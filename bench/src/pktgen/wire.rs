@@ -96,7 +96,7 @@ struct WireReport {
 /// Runs the command and prints its result.
 pub(crate) fn run(args: &WireArgs) -> Result<(), PktgenError> {
     let receive = if args.first_mac.is_some() { Receive::Ports(link::PortRange::ALL) } else { Receive::Everything };
-    let mut opened = link::open(&[args.first.clone(), args.second.clone()], receive)?;
+    let mut opened = link::open(&[args.first.clone(), args.second.clone()], receive, args.run.idle.into())?;
     let treatment = Treatment { addresses: addresses(args, &opened.macs), checksums: args.checksum.into() };
     args.run.hardware.pin()?;
     let stop = Stop::after(args.run.bounds.duration)?;

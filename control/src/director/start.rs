@@ -100,9 +100,9 @@ pub(super) async fn start(config: &Config, state: &StateDir, journal: Journal) -
     let shared = Arc::new(Shared::new(Arc::new(compiled.snapshot.clone()), v4, v6, plan.count(), ports.len()));
     shared.recount();
     let (mut steer, modes) = steer(&compiled, &mut machine.journal)?;
-    let opened = workers::open(&plan, &ports)?;
+    let opened = workers::open(&plan, &ports, config.dataplane.idle)?;
     connect(&mut steer, &ports, &opened)?;
-    let workers = Workers::start(opened, &shared, config.dataplane.idle)?;
+    let workers = Workers::start(opened, &shared)?;
     machine.announce(&new_addresses);
     let publisher = Publisher::new(Arc::clone(&shared));
     Ok(Started { workers, steer, modes, shared, publisher, slots, compiled, plan, machine, claims })

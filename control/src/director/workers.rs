@@ -38,6 +38,7 @@ pub struct OpenWorker {
     core: CoreIndex,
     ports: XskPorts,
     sockets: Vec<SocketInfo>,
+    idle: Idle,
 }
 
 /// One socket of a worker.
@@ -51,29 +52,29 @@ pub struct SocketInfo {
     pub fd: RawFd,
 }
 
-/// Opens the sockets of all workers: one for each queue of each port.
-pub fn open(plan: &WorkerPlan, ports: &[PortPlan]) -> Result<Vec<OpenWorker>, XskError> {
-    plan.workers().map(|(index, core)| open_one(plan, ports, index, core)).collect()
+/// Opens the sockets of all workers, which idle so: one for each queue of each port.
+pub fn open(plan: &WorkerPlan, ports: &[PortPlan], idle: config::Idle) -> Result<Vec<OpenWorker>, XskError> {
+    plan.workers().map(|(index, core)| open_one(plan, ports, (index, core), idle_of(idle))).collect()
 }
 
 fn open_one(
     plan: &WorkerPlan,
     ports: &[PortPlan],
-    index: WorkerIndex,
-    core: CoreIndex,
+    (index, core): (WorkerIndex, CoreIndex),
+    idle: Idle,
 ) -> Result<OpenWorker, XskError> {
     let place =
         |port: &PortPlan, queue: QueueIndex| SocketPlace { port: port.index, interface: port.name.clone(), queue };
     let places: Vec<SocketPlace> =
         ports.iter().flat_map(|port| plan.queues(index, port).map(|queue| place(port, queue))).collect();
     let mtu = ports.iter().map(|port| port.mtu).max().unwrap_or(0);
-    let ports = XskPorts::open(&places, &socket_config(ports), mtu)?;
+    let ports = XskPorts::open(&places, &socket_config(ports, idle), mtu)?;
     let sockets = ports.sockets().map(|(place, fd, mode)| SocketInfo { place: place.clone(), mode, fd }).collect();
-    Ok(OpenWorker { index, core, ports, sockets })
+    Ok(OpenWorker { index, core, ports, sockets, idle })
 }
 
 /// All sockets of a worker share one packet memory, and with it one copy mode: what one port demands, all get.
-fn socket_config(ports: &[PortPlan]) -> XskConfig {
+fn socket_config(ports: &[PortPlan], idle: Idle) -> XskConfig {
     let demanded = |mode| ports.iter().any(|port| port.copy == mode);
     let bind = if demanded(config::CopyMode::Copy) {
         BindMode::Copy
@@ -84,7 +85,7 @@ fn socket_config(ports: &[PortPlan]) -> XskConfig {
     };
     let busy_poll = ports.iter().find_map(|port| port.busy_poll);
     let busy_poll = busy_poll.map(|poll| BusyPoll { microseconds: BUSY_POLL_MICROSECONDS, budget: poll.budget });
-    XskConfig { bind, busy_poll, ..XskConfig::default() }
+    XskConfig { bind, busy_poll, wake_up: idle.wake_up(), ..XskConfig::default() }
 }
 
 /// How long one busy poll may last: what the kernel's documentation of AF_XDP suggests.
@@ -118,10 +119,10 @@ pub struct WorkerThread {
 
 impl Workers {
     /// Starts a thread for each.
-    pub fn start(opened: Vec<OpenWorker>, shared: &Arc<Shared>, idle: config::Idle) -> Result<Self, ThreadError> {
+    pub fn start(opened: Vec<OpenWorker>, shared: &Arc<Shared>) -> Result<Self, ThreadError> {
         let mut workers = Self { stop: Arc::default(), threads: Vec::with_capacity(opened.len()) };
         for worker in opened {
-            let thread = start_one(worker, Arc::clone(shared), Arc::clone(&workers.stop), idle_of(idle))?;
+            let thread = start_one(worker, Arc::clone(shared), Arc::clone(&workers.stop))?;
             workers.threads.push(thread);
         }
         Ok(workers)
@@ -150,13 +151,8 @@ impl Drop for Workers {
     }
 }
 
-fn start_one(
-    worker: OpenWorker,
-    shared: Arc<Shared>,
-    stop: Arc<AtomicBool>,
-    idle: Idle,
-) -> Result<WorkerThread, ThreadError> {
-    let OpenWorker { index, core, ports, sockets } = worker;
+fn start_one(worker: OpenWorker, shared: Arc<Shared>, stop: Arc<AtomicBool>) -> Result<WorkerThread, ThreadError> {
+    let OpenWorker { index, core, ports, sockets, idle } = worker;
     let worker = Worker::new(index, shared, ports, clock::since_boot()).ok_or(ThreadError::Place(index.0))?;
     let (pinned, was_pinned) = std::sync::mpsc::sync_channel(1);
     let body = move || {

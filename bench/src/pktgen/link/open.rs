@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use dataplane::ident::{MacAddr, PortIndex, QueueIndex};
 use dataplane::port::xsk::{self, CopyMode, SocketPlace, XskConfig, XskPorts, XskStatistics};
 use dataplane::steer::Interface;
+use dataplane::worker::Idle;
 use serde::Serialize;
 
 use super::namespace::within;
@@ -82,16 +83,16 @@ impl fmt::Display for ProgramReport {
     }
 }
 
-/// Opens places of one network namespace.
-pub(crate) fn open(places: &[Place], receive: Receive) -> Result<Opened, PktgenError> {
+/// Opens places of one network namespace, for somebody who idles so.
+pub(crate) fn open(places: &[Place], receive: Receive, idle: Idle) -> Result<Opened, PktgenError> {
     let namespace = places.first().and_then(|p| p.namespace.as_deref());
     if let Some(other) = places.iter().find(|p| p.namespace.as_deref() != namespace) {
         return Err(PktgenError::TwoNamespaces { place: other.to_string() });
     }
-    within(namespace, || open_here(places, receive))
+    within(namespace, || open_here(places, receive, idle))
 }
 
-fn open_here(places: &[Place], receive: Receive) -> Result<Opened, PktgenError> {
+fn open_here(places: &[Place], receive: Receive, idle: Idle) -> Result<Opened, PktgenError> {
     let mut programs = Vec::new();
     let mut macs = Vec::new();
     let mut mtu = 0;
@@ -108,7 +109,8 @@ fn open_here(places: &[Place], receive: Receive) -> Result<Opened, PktgenError> 
         programs.push((place.interface.clone(), Take::attach(&interface, filter)?));
     }
     let sockets: Vec<SocketPlace> = places.iter().enumerate().flat_map(sockets_of).collect();
-    let ports = XskPorts::open(&sockets, &XskConfig::default(), mtu)?;
+    let config = XskConfig { wake_up: idle.wake_up(), ..XskConfig::default() };
+    let ports = XskPorts::open(&sockets, &config, mtu)?;
     let sockets: Vec<_> = ports.sockets().map(|(place, fd, mode)| (place.clone(), fd, mode)).collect();
     for (place, fd, _) in &sockets {
         if let Some((_, program)) = programs.get(place.port.0 as usize) {

@@ -37,6 +37,18 @@ pub struct BusyPoll {
     pub budget: u16,
 }
 
+/// How a worker that sleeps is woken by its sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WakeUp {
+    /// They are asked before and after each sleep (`ppoll`), in copy mode through their TX rings. Awake, a worker
+    /// costs the kernel nothing.
+    #[default]
+    Poll,
+    /// They are watched all the time (`epoll_pwait2`, kernel 5.11): a sleep costs half as much, but each packet more, for the
+    /// kernel looks for a sleeper even while the worker spins.
+    Epoll,
+}
+
 /// Sizes and modes of a worker's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct XskConfig {
@@ -50,11 +62,20 @@ pub struct XskConfig {
     pub bind: BindMode,
     /// Busy polling, or `None`.
     pub busy_poll: Option<BusyPoll>,
+    /// What sleeping is made cheap by.
+    pub wake_up: WakeUp,
 }
 
 impl Default for XskConfig {
     fn default() -> Self {
-        Self { frames_per_socket: 4096, rx_size: 1024, tx_size: 1024, bind: BindMode::Auto, busy_poll: None }
+        Self {
+            frames_per_socket: 4096,
+            rx_size: 1024,
+            tx_size: 1024,
+            bind: BindMode::Auto,
+            busy_poll: None,
+            wake_up: WakeUp::Poll,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use super::config::{BusyPoll, CopyMode, XskStatistics};
+use super::config::{BusyPoll, CopyMode, WakeUp, XskStatistics};
 
 /// What a wake-up achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,49 +43,81 @@ pub(super) fn wake_rx(socket: RawFd) {
     unsafe { libc::recvfrom(socket, ptr::null_mut(), 0, libc::MSG_DONTWAIT, ptr::null_mut(), ptr::null_mut()) };
 }
 
-/// Sockets that a worker waits for together. By epoll, for it asks the sockets that have something only; poll asks each one
-/// twice a sleep, and in copy mode each answer goes through the socket's TX ring.
+/// Sockets that a worker waits for together.
 #[derive(Debug)]
-pub(super) struct Waiting(OwnedFd);
+pub(super) enum Waiting {
+    Poll(Vec<libc::pollfd>),
+    Epoll(Epoll),
+}
 
 impl Waiting {
     /// For no socket yet.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(wake_up: WakeUp) -> io::Result<Self> {
+        match wake_up {
+            WakeUp::Poll => Ok(Self::Poll(Vec::new())),
+            WakeUp::Epoll => Ok(Self::Epoll(Epoll::new()?)),
+        }
+    }
+
+    /// For this socket, too, until it is closed.
+    pub(super) fn add(&mut self, socket: RawFd) -> io::Result<()> {
+        match self {
+            Self::Poll(sockets) => sockets.push(libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 }),
+            Self::Epoll(epoll) => epoll.add(socket)?,
+        }
+        Ok(())
+    }
+
+    /// Sleeps until one of the sockets has a packet, or for `timeout`, or until a signal.
+    pub(super) fn wait(&mut self, timeout: Duration) {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        match self {
+            Self::Poll(sockets) => {
+                let count = sockets.len() as libc::nfds_t;
+                // SAFETY: `sockets` is valid for its length, `timeout` for reading; no signal mask is given.
+                unsafe { libc::ppoll(sockets.as_mut_ptr(), count, &raw const timeout, ptr::null()) };
+            }
+            Self::Epoll(epoll) => {
+                // Nothing but a signal ends it early: `new` tried it.
+                let _ = epoll.wait(timeout);
+            }
+        }
+    }
+}
+
+/// An epoll instance.
+#[derive(Debug)]
+pub(super) struct Epoll(OwnedFd);
+
+impl Epoll {
+    fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
         let descriptor = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and nobody else's.
-        let waiting = Self(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        let epoll = Self(unsafe { OwnedFd::from_raw_fd(descriptor) });
         // Whoever could not sleep later would spin.
-        waiting.sleep(Duration::ZERO)?;
-        Ok(waiting)
+        epoll.wait(libc::timespec { tv_sec: 0, tv_nsec: 0 })?;
+        Ok(epoll)
     }
 
-    /// For this socket, too, until it is closed.
-    pub(super) fn add(&self, socket: RawFd) -> io::Result<()> {
+    fn add(&self, socket: RawFd) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN.cast_unsigned(), u64: 0 };
         // SAFETY: `event` is valid for reading.
         let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), libc::EPOLL_CTL_ADD, socket, &raw mut event) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Sleeps until one of the sockets has a packet, or for `timeout`, or until a signal.
-    pub(super) fn wait(&self, timeout: Duration) {
-        // Nothing but a signal ends it early: `new` tried it.
-        let _ = self.sleep(timeout);
-    }
-
     /// `epoll_pwait2`, called by its number because glibc knows it since 2.35 only. `epoll_wait` would round up to milliseconds.
-    fn sleep(&self, timeout: Duration) -> io::Result<()> {
+    fn wait(&self, timeout: libc::timespec) -> io::Result<()> {
         // Which sockets they are does not matter: all are looked at.
         const EVENTS: u8 = 4;
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS as usize];
-        let timeout = libc::timespec {
-            tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
         // SAFETY: `events` has room for as many as are asked for, `timeout` is valid for reading; no signal mask is given.
         let result = unsafe {
             libc::syscall(

@@ -19,7 +19,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-pub use config::{BindMode, BusyPoll, CopyMode, FrameAudit, SocketPlace, XskConfig, XskError, XskStatistics};
+pub use config::{BindMode, BusyPoll, CopyMode, FrameAudit, SocketPlace, WakeUp, XskConfig, XskError, XskStatistics};
 pub use kernel::statistics;
 
 use super::{BURST, Burst, Frame, Ports};
@@ -72,7 +72,7 @@ impl XskPorts {
             sockets: Vec::with_capacity(places.len()),
             area,
             ports: (0..count).map(|_| Port::default()).collect(),
-            waiting: Waiting::new().map_err(XskError::Wait)?,
+            waiting: Waiting::new(config.wake_up).map_err(XskError::Wait)?,
             held: 0,
         };
         for place in places {
