@@ -85,7 +85,7 @@ fn socket_config(ports: &[PortPlan], idle: Idle) -> XskConfig {
     };
     let busy_poll = ports.iter().find_map(|port| port.busy_poll);
     let busy_poll = busy_poll.map(|poll| BusyPoll { microseconds: BUSY_POLL_MICROSECONDS, budget: poll.budget });
-    XskConfig { bind, busy_poll, wake_up: idle.wake_up(), ..XskConfig::default() }
+    XskConfig { bind, busy_poll, wake_up: idle.into(), ..XskConfig::default() }
 }
 
 /// How long one busy poll may last: what the kernel's documentation of AF_XDP suggests.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::Worker;
 use crate::clock;
 use crate::port::Ports;
-use crate::port::xsk::WakeUp;
 
 /// What a worker does when no frames come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -18,16 +17,6 @@ pub enum Idle {
     Adaptive,
     /// Sleeps as soon as nothing waits.
     Sleep,
-}
-
-impl Idle {
-    /// How a worker that idles so is best woken.
-    pub const fn wake_up(self) -> WakeUp {
-        match self {
-            Self::Busy | Self::Adaptive => WakeUp::Poll,
-            Self::Sleep => WakeUp::Epoll,
-        }
-    }
 }
 
 /// Empty turns after which an adaptive worker sleeps: some hundred microseconds.

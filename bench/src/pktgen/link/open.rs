@@ -109,7 +109,7 @@ fn open_here(places: &[Place], receive: Receive, idle: Idle) -> Result<Opened, P
         programs.push((place.interface.clone(), Take::attach(&interface, filter)?));
     }
     let sockets: Vec<SocketPlace> = places.iter().enumerate().flat_map(sockets_of).collect();
-    let config = XskConfig { wake_up: idle.wake_up(), ..XskConfig::default() };
+    let config = XskConfig { wake_up: idle.into(), ..XskConfig::default() };
     let ports = XskPorts::open(&sockets, &config, mtu)?;
     let sockets: Vec<_> = ports.sockets().map(|(place, fd, mode)| (place.clone(), fd, mode)).collect();
     for (place, fd, _) in &sockets {

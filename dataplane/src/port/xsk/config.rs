@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::ident::{PortIndex, QueueIndex};
+use crate::worker::Idle;
 
 /// How a socket is bound to its queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -47,6 +48,16 @@ pub enum WakeUp {
     /// They are watched all the time (`epoll_pwait2`, kernel 5.11): a sleep costs half as much, but each packet more, for the
     /// kernel looks for a sleeper even while the worker spins.
     Epoll,
+}
+
+impl From<Idle> for WakeUp {
+    /// What suits a worker that idles so.
+    fn from(idle: Idle) -> Self {
+        match idle {
+            Idle::Busy | Idle::Adaptive => Self::Poll,
+            Idle::Sleep => Self::Epoll,
+        }
+    }
 }
 
 /// Sizes and modes of a worker's sockets.
