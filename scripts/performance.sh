@@ -36,8 +36,10 @@ if [ "$measures" = yes ]; then
   step 'measuring'
   "$bench" report --out "$results" "${options[@]}"
 fi
-shopt -s nullglob
-compared=("$SLUICE_TARGET"/compare/*.json)
+compared=()
+for peer in haproxy ipvs veth; do
+  [ ! -e "$SLUICE_TARGET/compare/$peer.json" ] || compared+=("$SLUICE_TARGET/compare/$peer.json")
+done
 if [ ${#compared[@]} -gt 0 ]; then
   cp "${compared[@]}" "$results/"
 else

@@ -13,11 +13,12 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use dataplane::ident::{PortIndex, QueueIndex};
-use dataplane::port::xsk::{BindMode, BusyPoll, SocketPlace, XskConfig, XskError, XskPorts};
+use dataplane::port::xsk::{BindMode, BusyPoll, SocketPlace, WakeUp, XskConfig, XskError, XskPorts};
 use dataplane::port::{Burst, Ports};
 use dataplane::steer::{AttachMode, Steer, SteerLimits, SteerPlan, Verdict};
 use support::director::{
-    CLIENT, NEVER, PORT, SOON, VIP, allocate, at_rest, director, free_all, places, plan, receive, send_all, small,
+    CLIENT, NEVER, PORT, SOON, VIP, allocate, at_rest, director, director_with, free_all, places, plan, receive,
+    send_all, small,
 };
 use support::{Lab, Wire, director_mac, eventually, interface, ip, number, numbered, peer_mac};
 
@@ -341,7 +342,8 @@ fn root_full_speed_in_both_directions_leaks_nothing() {
 #[test]
 fn root_an_interface_that_is_down_loses_no_frame() {
     let lab = Lab::new(1);
-    let mut ports = lab.director(|| XskPorts::open(&places('a', 1, 1), &small(), 1500)).unwrap();
+    let config = XskConfig { wake_up: WakeUp::Epoll, ..small() };
+    let mut ports = lab.director(|| XskPorts::open(&places('a', 1, 1), &config, 1500)).unwrap();
     ip(&format!("-n {} link set a0 down", lab.director));
     let mut refused = 0;
     for n in 0..300 {
@@ -354,14 +356,23 @@ fn root_an_interface_that_is_down_loses_no_frame() {
     ports.flush();
     assert_eq!(refused, 300 - 256, "the ring's size was taken");
     assert_eq!(ports.audit().total(), ports.frames());
+    let start = std::time::Instant::now();
+    ports.wait(Duration::from_millis(30));
+    assert!(start.elapsed() >= Duration::from_millis(30), "what cannot be sent keeps nobody awake");
     ip(&format!("-n {} link set a0 up", lab.director));
     at_rest(&mut ports);
 }
 
 #[test]
 fn root_waiting_ends_with_a_packet_or_the_timeout() {
+    for wake_up in [WakeUp::Poll, WakeUp::Epoll] {
+        waits(wake_up);
+    }
+}
+
+fn waits(wake_up: WakeUp) {
     let lab = Lab::new(1);
-    let (_steer, mut ports) = director(&lab, 1, 2);
+    let (_steer, mut ports) = director_with(&lab, 1, 2, &XskConfig { wake_up, ..small() });
     let start = std::time::Instant::now();
     ports.wait(Duration::from_millis(30));
     assert!(start.elapsed() >= Duration::from_millis(30));

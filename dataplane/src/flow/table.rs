@@ -89,7 +89,8 @@ impl<F: Family, S: Storage<F, N>, const N: usize> Table<F, S, N> {
         self.hasher.derive(purpose)
     }
 
-    /// A value for a key that tells nobody anything of others, the same as long as the table lasts.
+    /// A value for a key that tells nobody anything of others, the same as long as the table lasts. A table outlives the
+    /// process: whoever changes how marks are made lets the numbers of each local port step back once.
     ///
     /// It is `SipHash-2-4`, under a key of its own, of seven bytes of the key's hash in this table: as much as goes into one word
     /// with the length. A universal hash in front of a pseudorandom function is one itself, but for two keys whose seven bytes

@@ -90,7 +90,8 @@ impl LocalPair {
         Self { shares: (0..workers).map(|_| Share::default()).collect() }
     }
 
-    /// Connections, at least as many as there were at some moment of this call.
+    /// Connections, at least as many as there were at some moment of this call, but for data of FTP that other workers just
+    /// began: those are counted once they stand in the table.
     pub fn in_use(&self) -> u32 {
         // Whoever sees that a connection ended sees in the second reading that it began.
         let ended = self.sum(|share| share.ended.load(Ordering::Acquire));
@@ -320,7 +321,7 @@ mod tests {
             }
             has_room
         };
-        // Half of the 16, then half of what is left, and so on; none of the other worker's first half.
+        // Half of the 16, then half of what is left, and so on: in the end all, as the other one never asked.
         assert_eq!((0..40).filter(|_| open(ONE)).count(), 16);
         assert!(!open(OTHER));
         (0..6).for_each(|_| pair.end(OTHER));

@@ -57,9 +57,11 @@ pub(super) fn insert<'s, F: Path, P: Ports>(
             destination_port: NetPort::ANY,
             protocol: new.forward.protocol,
         };
+        // Before anybody else can see the flow and end it.
+        local.pair.begin(context.worker);
         let inserted = insert_from(context, hands, (local, locals.ports, replies), back, new);
-        if let Insert::Created(_) = inserted {
-            local.pair.begin(context.worker);
+        if !matches!(inserted, Insert::Created(_)) {
+            local.pair.end(context.worker);
         }
         if let Some(opened) = admit::outcome(context, inserted, destination)? {
             return Ok(Some(opened));
@@ -103,7 +105,7 @@ pub(super) fn next<'s>(
     locals.pass_turn(context.worker);
     let replies = rss(context, destination).and_then(|rss| rss.packets(protocol, replier, local.address));
     if replies.is_some() {
-        let mut walk = Walk::begin(context, local, locals.ports, replies);
+        let mut walk = Walk::among_free(context, local, locals.ports, replies);
         let port = walk.next()?;
         return Some(Candidate { local, port, is_ours: walk.is_ours(port) });
     }
@@ -198,14 +200,30 @@ pub(super) struct Walk<'l> {
 }
 
 impl<'l> Walk<'l> {
+    /// For a flow that may be counted already.
     pub(super) fn begin(
         context: Context<'_>,
         local: &'l Local,
         ports: LocalPorts,
         replies: Option<Packets<'l>>,
     ) -> Self {
+        let most = if local.pair.in_use() > ports.count() { FULL_PROBES } else { PROBES };
+        Self::of_at_most(most, context, local, ports, replies)
+    }
+
+    /// Where it is known that ports are free: to ask how many are in use would be dear.
+    fn among_free(context: Context<'_>, local: &'l Local, ports: LocalPorts, replies: Option<Packets<'l>>) -> Self {
+        Self::of_at_most(PROBES, context, local, ports, replies)
+    }
+
+    fn of_at_most(
+        most: u32,
+        context: Context<'_>,
+        local: &'l Local,
+        ports: LocalPorts,
+        replies: Option<Packets<'l>>,
+    ) -> Self {
         let (slices, count) = (Slices::of(context, ports), ports.count());
-        let most = if local.pair.in_use() >= count { FULL_PROBES } else { PROBES };
         let cursor = local.pair.cursor(context.worker);
         let limits = (OWN_PROBES.min(slices.size).min(most), most);
         let is_worth = most == PROBES && replies.is_some_and(|replies| replies.differ());

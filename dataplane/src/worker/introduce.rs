@@ -93,7 +93,6 @@ fn begin_as<F: Path, P: Ports>(
         }
         return;
     }
-    let Some(segment) = segment(frame, keyed.packet.headers) else { return };
     let Some(seen) = Seen::of(frame, keyed.packet.headers) else { return };
     let is_opening = seen.flags.contains(TcpFlags::SYN) && !seen.flags.contains(TcpFlags::ACK);
     let resets = settings.expire_reset == ExpireReset::On && destination.method.is_two_way();
@@ -104,7 +103,10 @@ fn begin_as<F: Path, P: Ports>(
     if resets {
         extension.bits |= bit::RESET;
     }
-    if hides_client && hide(|| *keyed.key, segment, settings.tcp_timestamps, told, &mut extension) {
+    if hides_client
+        && let Some(segment) = segment(frame, keyed.packet.headers)
+        && hide(|| *keyed.key, segment, settings.tcp_timestamps, told, &mut extension)
+    {
         new.flags |= flag::INFO_DUE;
     }
     new.extension = Some(extension);
@@ -128,14 +130,14 @@ impl Introduction {
     }
 }
 
-/// What a FULLNAT flow needs that a plain packet opens: what [`begin`] and [`numbered`] would give it. `None` where there is
-/// more to it.
+/// What a FULLNAT flow needs that a plain packet opens, with the mark of its reverse key: what [`begin`] and [`numbered`] would
+/// give it. `None` where there is more to it.
 #[inline(always)]
 pub(super) fn plain<F: Path, P: Ports>(
     hands: &Hands<P>,
     (segment, plain): (&[u8], Plain),
     key: impl FnOnce() -> FlowKey<F::Addr>,
-    mark: u64,
+    mark: impl FnOnce() -> u64,
     settings: &ServiceSettings,
 ) -> Option<Introduction> {
     let told = settings.client_address;
@@ -146,7 +148,7 @@ pub(super) fn plain<F: Path, P: Ports>(
     let seen = Seen::in_segment(segment, plain.tcp())?;
     let mut extension = begun(&seen);
     let is_due = hide(key, segment, settings.tcp_timestamps, told, &mut extension);
-    renumber(hands, mark, &mut extension);
+    renumber(hands, mark(), &mut extension);
     Some(Introduction { extension: Some(extension), flags: due(is_due) })
 }
 

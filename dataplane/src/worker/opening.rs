@@ -59,6 +59,7 @@ struct Scheduled<'a, F: Path> {
     hop: Option<&'a PlainHop>,
     /// The key of the way back, if there is one, and where it may stand.
     reverse: F::Words,
+    /// Found when the flows are inserted; until then that of the packet's own key.
     aim: Probe,
     /// Where FULLNAT lets it come from.
     from: Option<Candidate<'a>>,
@@ -277,16 +278,9 @@ impl<'a, F: Path> Opening<'a, F> {
                     scheduled.aim = table.aim_hashed(*hash);
                 }
             }
-            // In a row, too: what a mark is made of depends on what it was made of before, and on no other mark.
-            let mut marks = [0; TOGETHER];
-            for ((mark, scheduled), hash) in marks.iter_mut().zip(&self.scheduled).zip(hashes) {
-                if scheduled.from.is_some() {
-                    *mark = table.mark_hashed(hash);
-                }
-            }
             // There are as many of each.
-            for ((frame, scheduled), mark) in self.frames.drain(..).zip(&self.scheduled).zip(marks) {
-                scheduled.open(context, hands, fast, (frame, mark), known, &beginnings);
+            for ((frame, scheduled), hash) in self.frames.drain(..).zip(&self.scheduled).zip(hashes) {
+                scheduled.open(context, hands, fast, (frame, hash), known, &beginnings);
             }
             self.scheduled.clear();
         }
@@ -300,7 +294,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
         context: Context<'_>,
         hands: &mut Hands<P>,
         fast: &mut Fast<'_>,
-        (frame, mark): (Frame, u64),
+        (frame, hash): (Frame, KeyHash),
         known: Known<'_, F>,
         beginnings: &Beginnings,
     ) {
@@ -313,7 +307,7 @@ impl<'a, F: Path> Scheduled<'a, F> {
             return self.proxied(context, hands, (frame, item, plain), known.port, agreement);
         }
         let beginning = beginnings.of(plain, self.destination);
-        if let Some(introduction) = self.introduce(hands, (&frame, plain), item, mark)
+        if let Some(introduction) = self.introduce(context, hands, (&frame, plain), (item, hash))
             && let Some(flow) = self.insert(context, hands, (&frame, item, &introduction), known.port, beginning)
         {
             return self.first(context, hands, fast, (frame, item, plain), (flow, &introduction), known.port);
@@ -329,16 +323,17 @@ impl<'a, F: Path> Scheduled<'a, F> {
     #[inline]
     fn introduce<P: Ports>(
         &self,
+        context: Context<'_>,
         hands: &Hands<P>,
         (frame, plain): (&Frame, Plain),
-        item: &Item<F>,
-        mark: u64,
+        (item, hash): (&Item<F>, KeyHash),
     ) -> Option<Introduction> {
         if self.from.is_none() {
             return Some(Introduction::default());
         }
         let segment = hands.ports.bytes(frame).get(F::L4..plain.end())?;
         let (key, settings) = (|| key::<F>(item), &self.service.settings);
+        let mark = || F::table(context.shared).mark_hashed(hash);
         let mut introduction = introduce::plain::<F, P>(hands, (segment, plain), key, mark, settings)?;
         if self.plainly(plain, &introduction).is_some()
             && let Some(extension) = introduction.extension.as_mut()

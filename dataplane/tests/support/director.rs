@@ -35,6 +35,11 @@ pub(crate) fn plan() -> SteerPlan {
 
 /// A director with `pairs` ports of `queues` queues, its sockets behind its program.
 pub(crate) fn director(lab: &Lab, pairs: u8, queues: u32) -> (Steer, XskPorts) {
+    director_with(lab, pairs, queues, &small())
+}
+
+/// The same with other sockets.
+pub(crate) fn director_with(lab: &Lab, pairs: u8, queues: u32, config: &XskConfig) -> (Steer, XskPorts) {
     lab.director(|| {
         let mut steer = Steer::load(&SteerLimits::default()).unwrap();
         steer.apply(&plan()).unwrap();
@@ -42,7 +47,7 @@ pub(crate) fn director(lab: &Lab, pairs: u8, queues: u32) -> (Steer, XskPorts) {
             let mode = steer.attach(&interface(&format!("a{n}")), u32::from(n) * 2, AttachMode::Native).unwrap();
             assert_eq!(mode, AttachMode::Native);
         }
-        let ports = XskPorts::open(&places('a', pairs, queues), &small(), 1500).unwrap();
+        let ports = XskPorts::open(&places('a', pairs, queues), config, 1500).unwrap();
         for (place, socket, mode) in ports.sockets() {
             assert_eq!(mode, CopyMode::Copy);
             steer.set_socket(u32::from(place.port.0) * 2 + place.queue.0, socket).unwrap();

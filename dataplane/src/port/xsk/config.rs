@@ -73,7 +73,7 @@ pub struct XskConfig {
     pub bind: BindMode,
     /// Busy polling, or `None`.
     pub busy_poll: Option<BusyPoll>,
-    /// What sleeping is made cheap by.
+    /// How sockets wake a worker that sleeps.
     pub wake_up: WakeUp,
 }
 
@@ -193,7 +193,7 @@ pub enum XskError {
         hint: &'static str,
     },
     /// The sockets cannot be waited for.
-    #[error("cannot wait for AF_XDP sockets (epoll_pwait2, kernel 5.11): {0}")]
+    #[error("cannot wait for AF_XDP sockets by epoll_pwait2: {0}; before kernel 5.11 set `idle adaptive`")]
     Wait(#[source] io::Error),
     /// An open socket did not answer as it should.
     #[error("AF_XDP socket on {interface} queue {queue}: {what}: {source}")]

@@ -31,7 +31,7 @@ use umem::UmemArea;
 /// Largest ring that is accepted, in entries.
 const MAX_RING: u32 = 32_768;
 
-/// The longest sleep while the kernel has not taken all frames that are to be sent.
+/// The longest sleep by epoll while the kernel has not taken all frames that are to be sent.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// The sockets of one port.
@@ -63,7 +63,8 @@ impl XskPorts {
     /// All sockets share the copy mode of the first: the kernel lets no UMEM serve both.
     ///
     /// # Errors
-    /// For impossible sizes, a queue that does not exist or is taken, an MTU that fits no frame, or want of privilege.
+    /// For impossible sizes, a queue that does not exist or is taken, an MTU that fits no frame, want of privilege, or a kernel
+    /// without [`WakeUp::Epoll`].
     pub fn open(places: &[SocketPlace], config: &XskConfig, mtu: u32) -> Result<Self, XskError> {
         check(places, config)?;
         let area = UmemArea::new(config, places.len() as u32, mtu)?;
@@ -214,7 +215,12 @@ impl Ports for XskPorts {
         if self.has_arrivals() {
             return;
         }
-        // What the kernel did not take when it was woken, it is asked to take again after the next turn.
+        if let Waiting::Poll(_) = self.waiting {
+            return self.waiting.wait(timeout);
+        }
+        // Poll would wake both sides of each socket itself. Here the kernel is woken for buffers that it asks for, and asked again
+        // after the next turn to take what it did not take.
+        self.sockets.iter().for_each(Socket::wake_rx_if_asked);
         let has_left = self.sockets.iter_mut().any(Socket::has_unsent);
         self.waiting.wait(if has_left { timeout.min(RETRY) } else { timeout });
     }

@@ -40,6 +40,8 @@ pub(super) struct Socket {
     filled: u32,
     /// Frames given by the TX ring and not completed yet.
     sent: u32,
+    /// Whether the interface could send when it was last asked to.
+    is_able: bool,
     /// Keeps the socket open and its rings mapped; never used otherwise.
     _queues: (TxQueue, RxQueue, FillQueue, CompQueue),
 }
@@ -85,6 +87,7 @@ impl Socket {
             fill_size,
             filled: 0,
             sent: 0,
+            is_able: true,
             _queues: (tx, rx, fill, completion),
         })
     }
@@ -147,10 +150,18 @@ impl Socket {
         received
     }
 
-    /// Whether the kernel has not taken all frames that were queued.
+    /// Whether the kernel has not taken all frames that were queued, and might if it were woken again.
     #[inline]
     pub(super) fn has_unsent(&mut self) -> bool {
-        self.sent > 0 && self.tx.pending() > 0
+        self.sent > 0 && self.is_able && self.tx.pending() > 0
+    }
+
+    /// Lets the kernel look for packets where it asks for that: a driver without buffers, in zero-copy mode.
+    #[inline]
+    pub(super) fn wake_rx_if_asked(&self) {
+        if self.fill.needs_wakeup() {
+            kernel::wake_rx(self.fd);
+        }
     }
 
     /// Whether frames wait to be received.
@@ -183,7 +194,8 @@ impl Socket {
         let mut pending = self.tx.pending();
         let mut fruitless = 0;
         while pending > 0 && self.tx.needs_wakeup() && fruitless < FRUITLESS_WAKEUPS {
-            if kernel::wake_tx(self.fd) == Woken::Never {
+            self.is_able = kernel::wake_tx(self.fd) != Woken::Never;
+            if !self.is_able {
                 break;
             }
             // A full completion ring stops the kernel.
