@@ -252,9 +252,11 @@ judge() {
   if [[ $all == *' sluice '* && $all == *' haproxy '* ]]; then
     target 'CPU of the balancer a request, as fast as it goes, Sluice over HAProxy' "$(ratio sluice haproxy request.most.balancer)" at-most 0.7
     target 'CPU of the balancer a request, at the equal rate, Sluice over HAProxy' "$(ratio sluice haproxy request.equal.balancer)" at-most 0.7
+    target 'CPU of the balancer a connection, as fast as it goes, Sluice over HAProxy' "$(ratio sluice haproxy connection.most.balancer)" at-most 0.7
+    target 'CPU of the balancer a connection, at the equal rate, Sluice over HAProxy' "$(ratio sluice haproxy connection.equal.balancer)" at-most 0.7
     target 'p99 at the equal rate, Sluice over HAProxy' "$(ratio sluice haproxy request.equal.p99)" at-most 1
-    say "CPU of the balancer a connection, Sluice over HAProxy: as fast as it goes" \
-      "$(round "$(ratio sluice haproxy connection.most.balancer)" 3), at the equal rate $(round "$(ratio sluice haproxy connection.equal.balancer)" 3)"
+    say "CPU of the whole machine, Sluice over HAProxy, at the equal rate: a request $(round "$(ratio sluice haproxy request.equal.all)" 3)," \
+      "a connection $(round "$(ratio sluice haproxy connection.equal.all)" 3)"
   fi
 }
 
