@@ -105,7 +105,8 @@ pub(super) fn next<'s>(
     locals.pass_turn(context.worker);
     let replies = rss(context, destination).and_then(|rss| rss.packets(protocol, replier, local.address));
     if replies.is_some() {
-        let mut walk = Walk::among_free(context, local, locals.ports, replies);
+        // Ports are free: to ask how many are in use would be dear.
+        let mut walk = Walk::of_at_most(PROBES, context, local, locals.ports, replies);
         let port = walk.next()?;
         return Some(Candidate { local, port, is_ours: walk.is_ours(port) });
     }
@@ -209,11 +210,6 @@ impl<'l> Walk<'l> {
     ) -> Self {
         let most = if local.pair.in_use() > ports.count() { FULL_PROBES } else { PROBES };
         Self::of_at_most(most, context, local, ports, replies)
-    }
-
-    /// Where it is known that ports are free: to ask how many are in use would be dear.
-    fn among_free(context: Context<'_>, local: &'l Local, ports: LocalPorts, replies: Option<Packets<'l>>) -> Self {
-        Self::of_at_most(PROBES, context, local, ports, replies)
     }
 
     fn of_at_most(
